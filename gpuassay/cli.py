@@ -1,0 +1,383 @@
+"""The command line. Heavy libraries load inside the commands, so that `--help` answers at once.
+
+Exit codes: 0 conforms, 1 does not, 2 usage, 3 inconclusive, 4 no usable GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .verdict import Judgement
+
+CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU = range(5)
+EXIT_CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
+SECTIONS = {
+    "Measure": ("verify",),
+    "Judge": ("sheets",),
+    "Trust the instrument": ("doctor", "devices", "census"),
+}
+
+
+class _Sections(click.Group):
+    """Commands under the headings a person looks for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, names in SECTIONS.items():
+            rows = [(name, self.commands[name].get_short_help_str(90)) for name in names]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def fail(message: str, code: int = USAGE) -> NoReturn:
+    """One sentence on standard error, and the exit code."""
+    click.echo(f"gpuassay: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(
+    cls=_Sections,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="gpuassay")
+def cli() -> None:
+    """Is this GPU what its spec sheet says it is?
+
+    gpuassay measures a GPU with kernels of its own, reads what the device claims of itself, and holds both against
+    published specifications: a verdict per metric, with its uncertainty and the reason for any difference.
+
+    \b
+    gpuassay verify                      measure GPU 0 and judge it by the sheet that fits it
+    gpuassay verify --against H20        ... by the H20's sheet
+    gpuassay verify --replay reference   judge the shipped recording; needs no GPU
+    gpuassay sheets show H20             what was published of a part, by whom
+
+    Exit codes: 0 conforms, 1 does not conform, 2 usage or bad input, 3 inconclusive, 4 no usable GPU.
+    """
+
+
+@cli.command()
+@click.option(
+    "--profile",
+    type=click.Choice(["quick", "standard"]),
+    default="standard",
+    show_default=True,
+    help="quick: the headline metrics, under a minute. standard: every metric, under four.",
+)
+@click.option(
+    "--against",
+    metavar="SHEET",
+    help="A sheet's name or a .toml file. Default: the sheet that fits.",
+)
+@click.option(
+    "--device",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="CUDA device, numbered as in `gpuassay devices`.",
+)
+@click.option(
+    "--replay",
+    metavar="RECORD",
+    help="Judge this record instead of measuring; 'reference': the shipped one.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the new record goes. Nothing there is overwritten.",
+)
+@click.option(
+    "--require",
+    type=click.Choice(["capability", "delivered"]),
+    default="capability",
+    show_default=True,
+    help="delivered: the exit code also follows the absolute rates against the printed figures.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON document on standard output, prose on standard error.",
+)
+def verify(
+    profile: str,
+    against: str | None,
+    device: int,
+    replay: str | None,
+    out: Path,
+    require: str,
+    as_json: bool,
+) -> None:
+    """Measure a GPU and hold it against its sheet.
+
+    The verdict is about capability: work per clock and SM, and the number of SMs, which no power limit changes. The
+    delivered rate, at the clock the part chose, is judged beside it.
+    """
+    from .record import RecordError
+    from .sheets import SheetError, load
+    from .verify import VerifyError, judge_record, reference_record
+
+    try:
+        if against is not None:
+            load(against)  # before an hour of measuring, not after
+        if replay == "reference":
+            path = reference_record()
+        elif replay is not None:
+            path = Path(replay)
+        else:
+            path = _measure(device, profile, out)
+        judgement = judge_record(path, against)
+    except (RecordError, SheetError, VerifyError) as error:
+        fail(str(error))
+    _print(judgement, path, as_json, replayed=replay is not None)
+    sys.exit(exit_code(judgement, require))
+
+
+def exit_code(judgement: Judgement, require: str) -> int:
+    """The worse of what is required: capability alone, or delivery too."""
+    words = [judgement.overall] + ([judgement.overall_delivered] if require == "delivered" else [])
+    for word in ("does not conform", "inconclusive"):
+        if word in words:
+            return EXIT_CODES[word]
+    return CONFORMS
+
+
+def _measure(device: int, profile: str, out: Path) -> Path:
+    from .claims import NoDriver
+    from .verify import measure
+
+    try:
+        part = _part(device)
+    except NoDriver as error:
+        fail(
+            f"{error} To see a verdict from a recording of a real part: gpuassay verify --replay reference",
+            NO_GPU,
+        )
+    click.echo(f"Measuring {part} (CUDA device {device}), profile {profile}:", err=True)
+    return measure(device=device, profile=profile, out=out, part=part)
+
+
+def _part(device: int) -> str:
+    """The device's name, from a look that costs no CUDA context in this process. Raises NoDriver."""
+    from .claims import NoDriver, device_count, nvml_claims
+
+    count = device_count()
+    if count == 0:
+        raise NoDriver("The NVIDIA driver is there, but no GPU is visible to it.")
+    if device >= count:
+        fail(f"there is no device {device}: {count} GPU(s) found, numbered from 0; see `gpuassay devices`")
+    claims = {row["quantity"]: row["value"] for row in nvml_claims(device)}
+    return str(claims.get("name", "gpu"))
+
+
+def _print(judgement: Judgement, path: Path, as_json: bool, *, replayed: bool) -> None:
+    from . import report
+
+    if replayed:
+        run = judgement.record.run
+        report.console(stderr=True).print(
+            f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on "
+            f"{str(run['started'])[:10]} by {run['instrument']} (samples {run['samples']}).",
+            style="bold yellow",
+        )
+    if as_json:
+        click.echo(json.dumps(judgement.to_json(), indent=2, allow_nan=False))
+        return
+    console = report.console()
+    console.print(report.judgement(judgement))
+    console.print(f"\nRecord: {path}", style="dim")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def devices(as_json: bool) -> None:
+    """List the GPUs and what each claims of itself."""
+    from .claims import NoDriver, device_count, nvml_claims
+
+    try:
+        rows = [nvml_claims(index) for index in range(device_count())]
+    except NoDriver as error:
+        if as_json:
+            click.echo("[]")
+        fail(str(error), NO_GPU)
+    if as_json:
+        click.echo(json.dumps([{row["quantity"]: row["value"] for row in claims} for claims in rows], indent=2))
+        return
+    from rich.table import Table
+
+    from .report import console
+    from .units import show
+
+    for index, claims in enumerate(rows):
+        table = Table("claim", "value", "source", title=f"NVML device {index}", box=None, title_justify="left")
+        for row in claims:
+            value = row["value"]
+            table.add_row(
+                row["quantity"],
+                show(value, row["unit"] or "") if isinstance(value, int | float) else str(value),
+                row["source"],
+            )
+        console().print(table)
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    metavar="DIR",
+    help="Where records would go.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def doctor(out: Path, as_json: bool) -> None:
+    """Say what is usable, what is missing, and the command that mends it.
+
+    Exit code 0 where a GPU can be measured here, 4 where not.
+    """
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    rows = list(examine(out))
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        for row in rows:
+            mark = click.style("ok     ", fg="green") if row.usable else click.style("missing", fg="red")
+            click.echo(f"{mark} {row.what:18} {row.found}")
+            if not row.usable and row.mend:
+                click.echo(f"{'':8}{'':18} -> {row.mend}")
+    sys.exit(CONFORMS if all(row.usable for row in rows) else NO_GPU)
+
+
+@cli.command()
+@click.option("--arch", metavar="SM", help="Only this architecture, for example sm_90a.")
+@click.option("--metric", metavar="NAME", help="Only this metric, for example tensor.bf16.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def census(arch: str | None, metric: str | None, as_json: bool) -> None:
+    """Count the declared work of every kernel in its machine code.
+
+    Compiles each kernel for each architecture that it claims, disassembles it, and compares the work instructions
+    in the loop with the declaration. Needs no GPU. Exit code 1 where a kernel does not do what it declares.
+    """
+    from .kernels import KERNELS
+    from .kernels.census import Census, take
+    from .kernels.compile import CompileError
+
+    wanted = [
+        (kernel, architecture)
+        for kernel in KERNELS
+        for architecture in kernel.architectures
+        if arch in (None, architecture) and metric in (None, kernel.metric)
+    ]
+    if not wanted:
+        known = sorted({a for kernel in KERNELS for a in kernel.architectures})
+        fail(
+            f"no kernel for {arch or 'any architecture'} and {metric or 'any metric'}; "
+            f"architectures: {', '.join(known)}; metrics: {', '.join(sorted({k.metric for k in KERNELS}))}"
+        )
+    taken: list[Census] = []
+    try:
+        for kernel, architecture in wanted:
+            row = take(kernel, architecture)
+            taken.append(row)
+            if not as_json:
+                verdict = (
+                    click.style("ok", fg="green") if row.passed else click.style("; ".join(row.problems), fg="red")
+                )
+                counted = " ".join(f"{n}x{opcode}" for opcode, n in row.counted.items())
+                click.echo(
+                    f"{kernel.metric:14} {kernel.toolchain:8} {architecture:7} declared "
+                    f"{row.declared_work:>8} counted {row.counted_work:>8} {kernel.work_unit:4} "
+                    f"spills {row.spills}  {counted:40} {verdict}"
+                )
+    except CompileError as error:
+        fail(str(error))
+    if as_json:
+        click.echo(json.dumps([_census_json(row) for row in taken], indent=2))
+    failed = sum(not row.passed for row in taken)
+    click.echo(f"{len(taken) - failed} of {len(taken)} kernels do what they declare.", err=True)
+    sys.exit(DIFFERS if failed else CONFORMS)
+
+
+def _census_json(row: Any) -> dict[str, Any]:
+    return {
+        "metric": row.kernel.metric,
+        "toolchain": row.kernel.toolchain,
+        "source": row.kernel.source,
+        "architecture": row.architecture,
+        "work_unit": row.kernel.work_unit,
+        "declared_work": row.declared_work,
+        "counted_work": row.counted_work,
+        "counted": row.counted,
+        "spills": row.spills,
+        "verdict": "ok" if row.passed else "differs",
+        "problems": list(row.problems),
+        "cubin_sha256": row.cubin_sha256,
+        "compiler": row.compiler,
+    }
+
+
+class _SheetsGroup(click.Group):
+    """`gpuassay sheets L10` means `gpuassay sheets show L10`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+@cli.group(cls=_SheetsGroup, invoke_without_command=True)
+@click.pass_context
+def sheets(ctx: click.Context) -> None:
+    """List the published specifications, or show one (`sheets show NAME`)."""
+    if ctx.invoked_subcommand is None:
+        from . import report
+
+        report.console().print(report.sheet_list())
+
+
+@sheets.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Every published value of one part, with its source and confidence."""
+    from . import report
+    from .sheets import SheetError, load, unpublished
+
+    never = unpublished(name)
+    if never is not None:
+        click.echo(never.statement)
+        for item in never.evidence:
+            source = never.sources[item.source]
+            click.echo(f"  - {item.text} [{source.title}{', ' + source.date if source.date else ''}]")
+        click.echo(f"Try: {', '.join(f'gpuassay sheets show {offer}' for offer in never.offers)}")
+        sys.exit(DIFFERS)
+    try:
+        found = load(name)
+    except SheetError as error:
+        fail(str(error))
+    report.console().print(report.sheet(found))
+
+
+def main() -> None:
+    """Entry point of the `gpuassay` command."""
+    try:
+        cli(standalone_mode=True)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: nothing is wrong here.
+        sys.stderr.close()
+        sys.exit(CONFORMS)

@@ -1,0 +1,336 @@
+"""A real GPU: the Device of device.py through CuPy, Numba and NVML.
+
+The life of a workload: compile -> load -> check on small fresh random data -> allocate -> size -> warm up. Only
+then is it timed. Device settings are never written: the part is measured as found.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .claims import nvml_claims, nvml_index_of_uuid
+from .device import ITERATIONS, DeviceError, Mark
+from .kernels import ArithmeticKernel, Check, Kernel, MemoryKernel
+from .kernels.compile import MachineCode, compile_kernel
+from .telemetry import NvmlSensors
+
+ARITHMETIC_ROUND_S = 0.010  # long against launch cost (about 10 us) and event resolution (0.5 us)
+MEMORY_ROUND_S = 0.020  # the absolute rate counts here, so the launch's share must be smaller still
+WARM_UP_S = 0.2  # an idle part starts at its idle clock and needs tens of milliseconds to leave it
+LAUNCHES_KEPT = 1024  # stamps of the newest launches that stay on the device
+LARGEST_ARRAY_BYTES = 16 * 2**30  # what a previous pass leaves in L2 (<= 128 MiB) is then under 1 % of one array
+CHECK_CHUNKS = 257  # a prime: no multiple of any grid size
+RESERVE = 0.8  # share of the free memory that the arrays may take
+
+
+class CudaDevice:
+    """CUDA device `ordinal` (the numbering of CUDA_VISIBLE_DEVICES). Raises DeviceError."""
+
+    def __init__(self, ordinal: int) -> None:
+        try:
+            import cupy
+        except ImportError as error:
+            raise DeviceError(
+                "CuPy is not installed: pip install 'gpuassay[cuda13]' (or gpuassay[cuda12] for a CUDA 12 driver)"
+            ) from error
+        self._cupy = cupy
+        runtime = cupy.cuda.runtime
+        try:
+            count = runtime.getDeviceCount()
+        except runtime.CUDARuntimeError as error:
+            driver, toolkit = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+            if 0 < driver < toolkit // 1000 * 1000:
+                raise DeviceError(
+                    f"the driver supports CUDA {driver // 1000}, this environment is built for CUDA "
+                    f"{toolkit // 1000}: update the driver, or reinstall with make CUDA={driver // 1000}"
+                ) from error
+            raise DeviceError(f"CUDA finds no usable GPU ({error}); `gpuassay doctor` says more") from error
+        if not 0 <= ordinal < count:
+            raise DeviceError(
+                f"there is no CUDA device {ordinal}: {count} found, numbered from 0; see `gpuassay devices`"
+            )
+        cupy.cuda.Device(ordinal).use()
+        self._properties = runtime.getDeviceProperties(ordinal)
+        self._uuid = _uuid_text(self._properties["uuid"])
+        self._nvml_index = nvml_index_of_uuid(self._uuid)
+        self.name = self._properties["name"].decode()
+        self.compute_capability = f"{self._properties['major']}.{self._properties['minor']}"
+        self.sm_count = int(self._properties["multiProcessorCount"])
+        self.marks: list[Mark] = []
+        self._events = [cupy.cuda.Event(), cupy.cuda.Event()]
+        self._rng = np.random.default_rng()
+        self._modules: dict[str, Any] = {}  # by cubin hash
+
+    def claims(self) -> list[dict[str, Any]]:
+        """NVML's claims, then the CUDA runtime's."""
+        from cupy.cuda import runtime
+
+        rows = nvml_claims(self._nvml_index)
+        attribute = runtime.deviceGetAttribute
+        ordinal = self._cupy.cuda.Device().id
+        for quantity, value, unit, source in (
+            ("count.sm", self.sm_count, "1", "cudaDevAttrMultiProcessorCount"),
+            ("cuda.name", self.name, "", "cudaDeviceProp.name"),
+            ("cuda.compute_capability", self.compute_capability, "", "cudaDeviceProp.major, minor"),
+            ("cuda.memory.size", int(self._properties["totalGlobalMem"]), "B", "cudaDeviceProp.totalGlobalMem"),
+            ("l2.size", int(self._properties["l2CacheSize"]), "B", "cudaDeviceProp.l2CacheSize"),
+            (
+                "cuda.clock.sm.max",
+                attribute(runtime.cudaDevAttrClockRate, ordinal) * 1000,
+                "Hz",
+                "cudaDevAttrClockRate",
+            ),
+            (
+                "cuda.clock.memory",
+                attribute(runtime.cudaDevAttrMemoryClockRate, ordinal) * 1000,
+                "Hz",
+                "cudaDevAttrMemoryClockRate",
+            ),
+            ("cuda.driver.version", runtime.driverGetVersion(), "", "cudaDriverGetVersion"),
+            ("cuda.runtime.version", runtime.runtimeGetVersion(), "", "cudaRuntimeGetVersion"),
+        ):
+            rows.append({"quantity": quantity, "value": value, "unit": unit, "source": source})
+        return rows
+
+    def sensors(self) -> NvmlSensors:
+        """NVML's sensors of this device."""
+        return NvmlSensors(self._nvml_index)
+
+    def mark(self) -> float:
+        """See Device.mark. Two events take turns, so each elapsed time is short: cudaEventElapsedTime returns
+        float32 milliseconds, and a difference against a far-away base event would lose its digits."""
+        event = self._events[len(self.marks) % 2]
+        event.record()
+        event.synchronize()
+        host_s = time.monotonic()
+        total = 0.0
+        if self.marks:
+            previous = self._events[(len(self.marks) - 1) % 2]
+            total = self.marks[-1].event_s + self._cupy.cuda.get_elapsed_time(previous, event) * 1e-3
+        self.marks.append(Mark(total, host_s))
+        return total
+
+    def prepare(self, kernel: Kernel) -> CudaWorkload:
+        """See Device.prepare."""
+        architecture = kernel.architecture_for(self.compute_capability)
+        if architecture is None:
+            raise DeviceError(f"no {kernel.metric} kernel for compute capability {self.compute_capability}")
+        workload = CudaWorkload(self, kernel, architecture)
+        workload.check = workload.run_check(self._rng)
+        if workload.check.passed:
+            workload.allocate(self._rng)
+            workload.size_and_warm_up()
+        return workload
+
+    def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
+        """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts."""
+        code = compile_kernel(kernel, architecture)
+        if kernel.toolchain == "numba":
+            from numba import cuda
+
+            from .kernels.numba_twins import TWINS
+
+            function, signature = TWINS[kernel.symbol]
+            return cuda.jit(signature)(function), code
+        if code.sha256 not in self._modules:
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+                file.write(code.cubin)
+                file.flush()
+                module = self._cupy.RawModule(path=file.name)
+                module.get_function(kernel.symbol)  # RawModule loads lazily: force it while the file exists
+            self._modules[code.sha256] = module
+        return self._modules[code.sha256].get_function(kernel.symbol), code
+
+
+class CudaWorkload:
+    """See device.Workload."""
+
+    def __init__(self, device: CudaDevice, kernel: Kernel, architecture: str) -> None:
+        self._device, self._kernel, self.architecture = device, kernel, architecture
+        self._cupy = device._cupy
+        self._function, code = device.load(kernel, architecture)
+        self.cubin_sha256, self.compiler = code.sha256, code.compiler
+        self._blocks = device.sm_count * kernel.blocks_per_sm
+        self._stamps = self._cupy.zeros((LAUNCHES_KEPT, self._blocks, 6), dtype=np.uint64)
+        self._counter = self._cupy.zeros(1, dtype=np.uint32)
+        self._arguments: tuple[Any, ...] = ()
+        self._numba_views: dict[tuple[int, int, str], Any] = {}
+        self._iterations = 0
+        self._array_chunks = 0
+        self.footprint_bytes = 0
+        self.launches: list[int] = []
+        self.check = Check(False, float("inf"), "not run")
+
+    # -- correctness, on small data ----------------------------------------------------------------------
+
+    def run_check(self, rng: np.random.Generator) -> Check:
+        """Compares one launch on fresh random data with the reference. Outputs are poisoned beforehand."""
+        if isinstance(self._kernel, ArithmeticKernel):
+            return self._check_arithmetic(self._kernel, rng)
+        assert isinstance(self._kernel, MemoryKernel)
+        return self._check_memory(self._kernel, rng)
+
+    def _check_arithmetic(self, kernel: ArithmeticKernel, rng: np.random.Generator) -> Check:
+        inputs = kernel.inputs(rng, timed=False)
+        output = self._poisoned(self._blocks * kernel.outputs_per_block, np.float32)
+        self._arguments = (self._cupy.asarray(inputs), output)
+        self._run(kernel.check_iterations)
+        expected, bound = kernel.reference(inputs, kernel.check_iterations)
+        return Check.compare(output.get().reshape(self._blocks, -1), expected, bound)
+
+    def _check_memory(self, kernel: MemoryKernel, rng: np.random.Generator) -> Check:
+        passes = 2
+        words = CHECK_CHUNKS * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
+        inputs = [_random_words(rng, words, kernel.word) for _ in range(kernel.input_arrays)]
+        parameter = kernel.parameter(rng)
+        # One chunk more than the kernel may touch: it must still hold the poison afterwards.
+        guard = 0 if kernel.output_is_sum else kernel.chunk_bytes // np.dtype(kernel.word).itemsize
+        output = self._poisoned(1 if kernel.output_is_sum else words + guard, kernel.word)
+        if kernel.output_is_sum:
+            output.data.memset(0, output.nbytes)
+        self._set_arrays([self._cupy.asarray(array) for array in inputs], output, parameter, CHECK_CHUNKS)
+        self._run(CHECK_CHUNKS * passes)
+        result = output.get()
+        if guard and not (result[-guard:].view(np.uint8) == 0xFF).all():
+            return Check(False, float("inf"), "wrote beyond the end of its array")
+        taken = int(self._stamps[0].get()[:, ITERATIONS].sum())
+        if taken != CHECK_CHUNKS * passes:
+            return Check(False, float("inf"), f"{taken} chunks done of {CHECK_CHUNKS * passes}")
+        expected, bound = kernel.reference(inputs, parameter, words, passes)
+        return Check.compare(result[: expected.size], expected, bound)
+
+    def _poisoned(self, count: int, dtype: Any) -> Any:
+        array = self._cupy.empty(count, dtype=dtype)
+        # NaN as a float, all ones as an integer: no kernel writes that. A plain memset, nothing to compile.
+        array.data.memset(0xFF, array.nbytes)
+        return array
+
+    # -- the timed launches ------------------------------------------------------------------------------
+
+    def allocate(self, rng: np.random.Generator) -> None:
+        """Replaces the small check data by what is timed."""
+        kernel = self._kernel
+        if isinstance(kernel, ArithmeticKernel):
+            output = self._arguments[1]
+            self._arguments = (self._cupy.asarray(kernel.inputs(rng, timed=True)), output)
+            return
+        assert isinstance(kernel, MemoryKernel)
+        self._arguments = ()
+        self._numba_views.clear()
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
+        array_bytes = min(LARGEST_ARRAY_BYTES, int(free_bytes * RESERVE) // kernel.arrays)
+        chunks = array_bytes // kernel.chunk_bytes
+        words = chunks * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
+        arrays = [self._random_array(words, kernel.word, rng) for _ in range(kernel.arrays)]
+        output = self._cupy.zeros(1, dtype=kernel.word) if kernel.output_is_sum else arrays.pop()
+        self._set_arrays(arrays, output, kernel.parameter(rng), chunks)
+        self.footprint_bytes = kernel.arrays * chunks * kernel.chunk_bytes
+
+    def _random_array(self, words: int, dtype: Any, rng: np.random.Generator) -> Any:
+        """Uninitialised memory filled with random floats by the write kernel: zeros are never benchmarked."""
+        from .kernels import kernels_for
+
+        fill = kernels_for("memory.write", "cuda c++")[0]
+        assert isinstance(fill, MemoryKernel)
+        architecture = fill.architecture_for(self._device.compute_capability)
+        assert architecture is not None
+        function, _ = self._device.load(fill, architecture)
+        array = self._cupy.empty(words, dtype=dtype)
+        chunks = np.uint32(array.nbytes // fill.chunk_bytes)
+        stamps = self._cupy.empty((self._device.sm_count * fill.blocks_per_sm, 6), dtype=np.uint64)
+        counter = self._cupy.zeros(1, dtype=np.uint32)
+        function(
+            (stamps.shape[0],),
+            (fill.threads,),
+            (stamps, counter, chunks, chunks, array, np.uint32(rng.integers(2**32))),
+        )
+        return array
+
+    def _set_arrays(self, inputs: list[Any], output: Any, parameter: Any, chunks: int) -> None:
+        self._arguments = (*inputs, output) if parameter is None else (*inputs, output, parameter)
+        self._array_chunks = chunks
+
+    def size_and_warm_up(self) -> None:
+        """Chooses the iterations per launch, from launches that also bring the part to its working clock."""
+        memory = isinstance(self._kernel, MemoryKernel)
+        target_s = MEMORY_ROUND_S if memory else ARITHMETIC_ROUND_S
+        # Whole passes, so that each launch moves exactly the same bytes.
+        quantum = self._array_chunks if memory else 1
+        iterations = quantum if memory else 64
+        started = time.monotonic()
+        while True:
+            before = self._device.mark()
+            self._run(iterations)
+            elapsed_s = self._device.mark() - before
+            if time.monotonic() - started > WARM_UP_S and elapsed_s > target_s / 2:
+                break
+            # At most tenfold a step: the first, cold launch says little about the later ones.
+            growth = min(10.0, target_s / max(elapsed_s, 1e-6))
+            iterations = max(quantum, round(iterations * growth / quantum) * quantum)
+        self._iterations = iterations
+        self.launches.clear()
+
+    def launch(self) -> None:
+        """See Workload.launch."""
+        self._start(self._iterations, len(self.launches) % LAUNCHES_KEPT)
+        self.launches.append(len(self._device.marks))
+
+    def stamps(self, launch: int) -> NDArray[np.uint64]:
+        """See Workload.stamps. Raises DeviceError where newer launches have taken the place."""
+        if not len(self.launches) - LAUNCHES_KEPT <= launch < len(self.launches):
+            raise DeviceError(f"the stamps of launch {launch} are gone: only {LAUNCHES_KEPT} launches are kept")
+        return np.asarray(self._stamps[launch % LAUNCHES_KEPT].get())
+
+    def close(self) -> None:
+        """See Workload.close."""
+        self._arguments = ()
+        self._numba_views.clear()
+        self._stamps = self._counter = None
+        self._cupy.get_default_memory_pool().free_all_blocks()
+
+    def _run(self, iterations: int) -> None:
+        """One launch, waited for; its stamps take place 0."""
+        self._start(iterations, 0)
+        self._cupy.cuda.runtime.deviceSynchronize()
+
+    def _start(self, iterations: int, place: int) -> None:
+        kernel = self._kernel
+        stamps = self._stamps[place]
+        if isinstance(kernel, MemoryKernel):
+            head = (stamps, self._counter, np.uint32(self._array_chunks), np.uint32(iterations))
+            arguments: tuple[Any, ...] = (*head, *self._arguments)
+        else:
+            arguments = (stamps, *self._arguments, np.int32(iterations))
+        if kernel.toolchain == "numba":
+            self._function[self._blocks, kernel.threads](*(self._numba_view(a) for a in arguments))
+        else:
+            self._function((self._blocks,), (kernel.threads,), arguments)
+
+    def _numba_view(self, argument: Any) -> Any:
+        """A CuPy array as Numba's flat one, made once: making it takes longer than the launch."""
+        if not isinstance(argument, self._cupy.ndarray):
+            return argument
+        key = (argument.data.ptr, argument.size, argument.dtype.str)
+        if key not in self._numba_views:
+            from numba import cuda
+
+            self._numba_views[key] = cuda.as_cuda_array(argument.ravel())
+        return self._numba_views[key]
+
+
+def _random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:
+    if np.dtype(dtype).kind == "f":
+        return rng.uniform(1, 2, count).astype(dtype)
+    return rng.integers(0, 2 ** (8 * np.dtype(dtype).itemsize), count, dtype=dtype)
+
+
+def _uuid_text(raw: bytes) -> str:
+    """NVML's form of a CUDA UUID: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx."""
+    text = raw[:16].hex()
+    return "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

@@ -1,0 +1,74 @@
+"""The driver's edge: everything that a suite needs from a GPU, and nothing more.
+
+`CudaDevice` in cuda.py implements it on real silicon. Tests put a fake here, and only here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import Check, Kernel
+
+# Columns of a stamp (kernels/stamp.cuh).
+SMID, CLOCK_START, CLOCK_STOP, TIME_START_NS, TIME_STOP_NS, ITERATIONS = range(6)
+
+
+class DeviceError(Exception):
+    """The GPU or its driver cannot do what was asked. One sentence: what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One reading of a device's clocks, taken when all earlier work had finished.
+
+    `event_s` accumulates CUDA event times, `host_s` is the host's monotonic clock; both in seconds, each from
+    its own arbitrary zero.
+    """
+
+    event_s: float
+    host_s: float
+
+
+class Workload(Protocol):
+    """A kernel, compiled, loaded, checked and sized: ready to be timed."""
+
+    check: Check
+    cubin_sha256: str
+    compiler: str
+    architecture: str
+    footprint_bytes: int  # of all large arrays together; 0 for kernels with resident operands
+    launches: list[int]  # for each launch, how many marks the device had taken before it
+
+    def launch(self) -> None:
+        """Starts one launch of about the round's length; does not wait for it."""
+
+    def stamps(self, launch: int) -> NDArray[np.uint64]:
+        """Stamps of that launch, shape (blocks, 6)."""
+
+    def close(self) -> None:
+        """Frees the workload's memory."""
+
+
+class Device(Protocol):
+    """One GPU."""
+
+    name: str
+    compute_capability: str
+    sm_count: int
+    marks: list[Mark]
+
+    def claims(self) -> list[dict[str, Any]]:
+        """What the device says of itself: rows of quantity, value, unit, source."""
+
+    def sensors(self) -> Any:
+        """An object for telemetry.Telemetry to poll."""
+
+    def mark(self) -> float:
+        """Waits for all work, reads the clocks, appends a Mark; returns its event_s. The timer of the suites."""
+
+    def prepare(self, kernel: Kernel) -> Workload:
+        """Compiles, loads, checks, sizes and warms up. Raises DeviceError or kernels.compile.CompileError."""

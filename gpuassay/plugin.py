@@ -1,0 +1,313 @@
+"""The pytest plugin: gives the suites a GPU, runs what they ask for, and writes the run record.
+
+The life of one measurement (fixture `measure`):
+1. choose the kernel for this GPU, or say why there is none;
+2. prepare: compile, load, check against the reference, allocate, size, warm up (device.prepare);
+3. refuse a rate where the check failed;
+4. time: pytest-benchmark's rounds on the GPU's clock (timing.py);
+5. collect each round's stamps from the device;
+6. append everything to the record.
+
+Suites can also be run by hand: `pytest --pyargs gpuassay.suites`. Without --gpuassay-record no record is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .device import Device, Workload
+    from .kernels import Kernel
+    from .record import RecordWriter
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the suites."""
+    group = parser.getgroup("gpuassay", "measuring a GPU (gpuassay)")
+    group.addoption("--gpuassay-record", metavar="FILE", help="append the run's record to FILE (must not exist)")
+    group.addoption("--gpuassay-device", metavar="N", type=int, default=0, help="CUDA device (default: 0)")
+    group.addoption("--gpuassay-profile", metavar="NAME", default="", help="the profile's name, for the record")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers of the suites."""
+    config.addinivalue_line("markers", "gpu: needs a real GPU")
+    config.addinivalue_line("markers", "quick: part of the quick profile")
+
+
+@pytest.fixture(scope="session")
+def gpu(request: pytest.FixtureRequest) -> Device:
+    """The GPU under test. Tests without one replace this fixture by a fake of the same interface."""
+    from .cuda import CudaDevice
+
+    return CudaDevice(request.config.getoption("--gpuassay-device"))
+
+
+@pytest.fixture(scope="session")
+def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter | None]:
+    """The record of this run, with telemetry running beside the measurements; None where none was asked for."""
+    from . import timing
+    from .record import RecordWriter
+    from .telemetry import Telemetry
+
+    timing.use(gpu)
+    path = request.config.getoption("--gpuassay-record")
+    if path is None:
+        yield None
+        return
+    with RecordWriter(path) as writer:
+        writer.write("run", **_run_line(request.config.getoption("--gpuassay-profile")))
+        writer.write("device", claims=gpu.claims())
+        with Telemetry(gpu.sensors(), writer.write):
+            yield writer
+        writer.close("failed" if request.session.testsfailed else "complete")
+
+
+@pytest.fixture
+def measure(
+    request: pytest.FixtureRequest, benchmark: Any, gpu: Device, record: RecordWriter | None
+) -> Callable[[str, str], None]:
+    """measure(metric, toolchain): the steps of this module's docstring."""
+    progress = _Progress(request.session, request.node)
+
+    def run(metric: str, toolchain: str) -> None:
+        from .device import DeviceError
+        from .kernels.compile import CompileError
+
+        progress.start(f"{metric} ({toolchain})")
+        kernel = _choose(metric, toolchain, gpu.compute_capability)
+        if kernel is None:
+            _not_measured(
+                record,
+                progress,
+                metric,
+                f"no kernel for this architecture (compute capability {gpu.compute_capability})",
+                toolchain,
+            )
+        assert kernel is not None
+        try:
+            workload = gpu.prepare(kernel)
+        except (DeviceError, CompileError) as error:
+            _not_measured(record, progress, metric, str(error), toolchain)
+        try:
+            if record is not None:
+                record.write("kernel", **_kernel_line(kernel, workload))
+            if not workload.check.passed:
+                _check_failed(record, progress, kernel, workload)
+            benchmark(workload.launch)
+            rounds = _rounds(kernel, workload, gpu, benchmark.stats.stats.data)
+            if record is not None:
+                for line in rounds:
+                    record.write("round", **line)
+            progress.done(rounds)
+        finally:
+            workload.close()
+
+    return run
+
+
+def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | None:
+    from .kernels import kernels_for
+
+    candidates = kernels_for(metric, toolchain)
+    return next((k for k in candidates if k.architecture_for(compute_capability)), None)
+
+
+def _rounds(kernel: Kernel, workload: Workload, gpu: Device, durations_s: list[float]) -> list[dict[str, Any]]:
+    """One record line per timed round.
+
+    pytest-benchmark launches more often than it counts (calibration before, one call after). The counted rounds
+    are the newest launches that have a clock mark on both sides; their durations must be the ones it reports.
+    """
+    timed = [(n, m) for n, m in enumerate(workload.launches) if m < len(gpu.marks)]
+    lines = []
+    for index, ((launch, mark), duration_s) in enumerate(zip(timed[-len(durations_s) :], durations_s, strict=True)):
+        before, after = gpu.marks[mark - 1], gpu.marks[mark]
+        event_s = after.event_s - before.event_s
+        if event_s != duration_s:
+            raise RuntimeError(f"round {index} of {kernel.metric}: {event_s} s marked, {duration_s} s reported")
+        lines.append(
+            {
+                "metric": kernel.metric,
+                "toolchain": kernel.toolchain,
+                "index": index,
+                "event_s": event_s,
+                "host_s": after.host_s - before.host_s,
+                "start_host_s": before.host_s,
+                **_from_stamps(kernel, workload.stamps(launch)),
+            }
+        )
+    return lines
+
+
+def _from_stamps(kernel: Kernel, stamps: Any) -> dict[str, Any]:
+    """What a launch says of itself: per SM the work done and the cycles from its first start to its last stop
+    (clock64 counts per SM, so blocks of one SM share a clock), and the whole launch on the global timer."""
+    import numpy as np
+
+    from .device import CLOCK_START, CLOCK_STOP, ITERATIONS, SMID, TIME_START_NS, TIME_STOP_NS
+
+    smid = stamps[:, SMID].astype(np.int64)
+    order = np.unique(smid)
+    cycles, work = [], []
+    for sm in order:
+        blocks = stamps[smid == sm]
+        cycles.append(int(blocks[:, CLOCK_STOP].max() - blocks[:, CLOCK_START].min()))
+        work.append(int(blocks[:, ITERATIONS].sum()) * kernel.work_per_iteration)
+    nanoseconds = stamps[:, TIME_STOP_NS].max() - stamps[:, TIME_START_NS].min()
+    # The SM clock from each block's own two pairs of stamps: the mean over a launch of 10 ms, free of launch cost.
+    per_block = (stamps[:, CLOCK_STOP] - stamps[:, CLOCK_START]) / np.maximum(
+        stamps[:, TIME_STOP_NS] - stamps[:, TIME_START_NS], 1
+    )
+    return {
+        "work": sum(work),
+        "work_unit": kernel.work_unit,
+        "globaltimer_s": float(nanoseconds) * 1e-9,
+        "sm_clock_hz": float(np.median(per_block)) * 1e9,
+        "sm_id": [int(sm) for sm in order],
+        "sm_cycles": cycles,
+        "sm_work": work,
+    }
+
+
+def _check_failed(record: RecordWriter | None, progress: _Progress, kernel: Kernel, workload: Workload) -> None:
+    text = (
+        f"{kernel.metric} ({kernel.toolchain}): wrong result, {workload.check.worst_error:.3g} times the bound at "
+        f"{workload.check.where}; no rate is reported"
+    )
+    if record is not None:
+        record.write("finding", code="check-failed", severity="error", metric=kernel.metric, text=text)
+    progress.say(text)
+    pytest.fail(text, pytrace=False)
+
+
+def _not_measured(record: RecordWriter | None, progress: _Progress, metric: str, reason: str, toolchain: str) -> None:
+    if record is not None:
+        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain)
+    progress.say(f"not measured: {reason}")
+    pytest.skip(reason)
+
+
+def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
+    check = workload.check
+    return {
+        "metric": kernel.metric,
+        "toolchain": kernel.toolchain,
+        "name": kernel.symbol,
+        "source": kernel.source,
+        "source_sha256": kernel.source_sha256,
+        "cubin_sha256": workload.cubin_sha256,
+        "architecture": workload.architecture,
+        "compiler": workload.compiler,
+        "operations_per_iteration": kernel.work_per_iteration,
+        "work_unit": kernel.work_unit,
+        "instructions": dict(kernel.instructions),
+        "footprint_bytes": workload.footprint_bytes,
+        "check": {
+            "passed": check.passed,
+            "worst_error": check.worst_error if check.worst_error < float("inf") else None,
+            "bound": 1.0,
+            "where": check.where,
+        },
+    }
+
+
+def _run_line(profile: str) -> dict[str, Any]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from . import __version__
+    from .record import SCHEMA, new_run_id, utc_now
+
+    packages = {}
+    for name in (
+        "cupy-cuda13x",
+        "cupy-cuda12x",
+        "numba-cuda",
+        "cuda-core",
+        "nvidia-cuda-nvrtc",
+        "nvidia-ml-py",
+        "numpy",
+        "pandas",
+        "pytest",
+        "pytest-benchmark",
+    ):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "schema": SCHEMA,
+        "run_id": new_run_id(),
+        "started": utc_now(),
+        "instrument": f"gpuassay {__version__}",
+        "samples": "kept",
+        "profile": profile or None,
+        "program": {"version": __version__, "commit": _commit()},
+        "host": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": packages,
+        },
+        "argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of a source checkout, with "-dirty" where it differs; None for an installed wheel."""
+    import subprocess
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None
+
+
+class _Progress:
+    """One line per metric on standard error: what runs, what it read, what is left."""
+
+    def __init__(self, session: pytest.Session, item: pytest.Item) -> None:
+        self._total = len(session.items)
+        self._place = session.items.index(item) + 1
+        self._started = time.monotonic()
+
+    def start(self, what: str) -> None:
+        """Begins the line."""
+        left = self._total - self._place
+        print(f"  [{self._place}/{self._total}] {what:28} ", end="", file=sys.stderr, flush=True)
+        self._left = f"{left} left" if left else "last"
+
+    def say(self, text: str) -> None:
+        """Ends the line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def done(self, rounds: list[dict[str, Any]]) -> None:
+        """Ends the line with the median rate."""
+        from statistics import median
+
+        from .units import show
+
+        rate = median(r["work"] / r["event_s"] for r in rounds)
+        clock = median(r["sm_clock_hz"] for r in rounds)
+        took = time.monotonic() - self._started
+        self.say(
+            f"{show(rate, rounds[0]['work_unit'] + '/s'):>14} at {show(clock, 'Hz')}, {len(rounds)} rounds, "
+            f"{took:.1f} s, {self._left}"
+        )

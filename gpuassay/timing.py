@@ -1,0 +1,46 @@
+"""How the suites time: pytest-benchmark, on the GPU's own clock.
+
+pytest-benchmark calls its timer before and after each launch. `gpu_timer` waits for the GPU, reads a CUDA event and
+returns accumulated event seconds, so a round is the launch and nothing before it. The timer also keeps the host's
+clock beside each reading; the kernels bring a third clock (%globaltimer). The three must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .device import Device
+
+# What the fixture `measure` gives a suite: measure(metric, toolchain).
+Measure = Callable[[str, str], None]
+
+_device: Device | None = None
+
+
+def use(device: Device) -> None:
+    """Makes `device` the one that `gpu_timer` reads."""
+    global _device
+    _device = device
+
+
+def gpu_timer() -> float:
+    """Seconds of GPU time; see Device.mark."""
+    if _device is None:
+        raise RuntimeError("gpu_timer was read before the gpu fixture opened a device")
+    return _device.mark()
+
+
+# A burst: the silicon's rate before the power manager has settled. Rounds stop when the margin of error of the mean
+# is under 0.05 % at 95 % confidence, but not before 25 rounds (the order-statistic interval of a median needs some)
+# and not after 0.8 s of rounds.
+burst = pytest.mark.benchmark(
+    timer=gpu_timer,
+    min_rounds=25,
+    max_time=0.8,
+    precision=0.0005,
+    confidence=0.95,
+    disable_gc=True,
+    warmup=False,
+)

@@ -1,0 +1,121 @@
+"""The main job: run the suites on a GPU in a process of their own, read their record, judge it.
+
+The suites run under pytest in a child process, so a crash in a driver or kernel costs the run, not the report: what
+the record holds by then is judged, and headed incomplete.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from . import record, sheets
+from .verdict import Judgement, judge
+
+PROFILES = {
+    "quick": "the headline metrics, under a minute",
+    "standard": "every metric, under four minutes",
+}
+
+
+class VerifyError(Exception):
+    """The run could not be made. One sentence: what, and what to do."""
+
+
+def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments: tuple[str, ...] = ()) -> Path:
+    """Runs the suites of `profile` on CUDA device `device`; returns the record's path.
+
+    The record lies in `out` (made where missing) beside a .log of what pytest printed. Progress goes to standard
+    error. Raises VerifyError where `out` cannot be written or no record was begun.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        path = record.new_record_path(out, part)
+        log = path.with_suffix(".log").open("x", encoding="utf-8")
+    except OSError as error:
+        raise VerifyError(f"cannot write to {out}: {error.strerror}; choose another directory with --out") from error
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(files("gpuassay").joinpath("suites")),
+        # Only what the suites need: a lab's own plugins and settings must not change a measurement.
+        "-p",
+        "pytest_benchmark.plugin",
+        "-p",
+        "gpuassay.plugin",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(files("gpuassay")),
+        "--import-mode=importlib",
+        "--capture=no",
+        "-ra",
+        f"--gpuassay-record={path}",
+        f"--gpuassay-device={device}",
+        f"--gpuassay-profile={profile}",
+        *(("-m", "quick") if profile == "quick" else ()),
+        *pytest_arguments,
+    ]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CUDA_MODULE_LOADING": "EAGER"}
+    with log:
+        try:
+            status = subprocess.run(command, stdout=log, env=environment, check=False).returncode
+        except KeyboardInterrupt:
+            status = 130
+    if not path.exists():
+        tail = log_tail(Path(log.name))
+        raise VerifyError(f"the suites ended (exit {status}) before a record was begun: {tail}")
+    return path
+
+
+def log_tail(log: Path) -> str:
+    """The line of a pytest log that says most: the first error, or the last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
+    return (errors or lines or ["nothing was printed"])[-1] + f" (all of it: {log})"
+
+
+def judge_record(path: Path, against: str | None) -> Judgement:
+    """Reads a record and judges it against the named sheet, or against the one that fits the device.
+
+    Raises record.RecordError, sheets.SheetError.
+    """
+    taken = record.read(path)
+    claims = taken.claims
+    memory = claims.get("memory.size") or claims.get("cuda.memory.size")
+    choice = sheets.choose(
+        pci_device_id=claims.get("pci.device_id"),
+        sm_count=None if claims.get("count.sm") is None else int(claims["count.sm"]),
+        compute_capability=claims.get("compute_capability") or claims.get("cuda.compute_capability"),
+        memory_bytes=None if memory is None else int(memory),
+        name=claims.get("name") or claims.get("cuda.name"),
+    )
+    if against is None:
+        if choice.sheet is None:
+            raise sheets.SheetError(
+                "no shipped sheet fits this device (" + "; ".join(choice.evidence) + "); choose one with --against "
+                "(`gpuassay sheets` lists them)"
+            )
+        return judge(taken, choice.sheet, choice.evidence, choice.contradictions)
+    chosen = sheets.load(against)
+    contradictions = list(choice.contradictions)
+    if choice.sheet is not None and choice.sheet.name != chosen.name:
+        contradictions.append(f"this is no {chosen.name}: what the device shows fits the {choice.sheet.name} sheet")
+    return judge(
+        taken, chosen, (f"named by --against; the device itself shows: {'; '.join(choice.evidence)}",), contradictions
+    )
+
+
+def reference_record() -> Path:
+    """The newest shipped recording of a real part. Raises VerifyError where there is none."""
+    found = sorted(Path(str(files("gpuassay").joinpath("reference"))).glob("*.jsonl"))
+    if not found:
+        raise VerifyError("this installation ships no reference recording")
+    return found[-1]

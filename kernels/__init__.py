@@ -1,0 +1,28 @@
+"""Device code whose work per launch is known exactly, and the Python that declares it.
+
+`KERNELS` is the catalogue. Everything else follows from it: the suites run what is declared here, the census
+counts whether the machine code does what is declared here, and a rate is (declared work) / (measured time).
+"""
+
+from __future__ import annotations
+
+from .declare import ArithmeticKernel, Check, Kernel, MemoryKernel
+from .memory import MEMORY_KERNELS
+from .tensor import MMA_SYNC_BF16, TENSOR_BF16_MMA_SYNC, WGMMA_BF16
+from .vector import VECTOR_FP32, VECTOR_FP32_NUMBA
+
+KERNELS: tuple[Kernel, ...] = (
+    VECTOR_FP32,
+    VECTOR_FP32_NUMBA,
+    WGMMA_BF16,
+    TENSOR_BF16_MMA_SYNC,
+    MMA_SYNC_BF16,
+    *MEMORY_KERNELS,
+)
+
+__all__ = ["KERNELS", "ArithmeticKernel", "Check", "Kernel", "MemoryKernel", "kernels_for"]
+
+
+def kernels_for(metric: str, toolchain: str | None = None) -> list[Kernel]:
+    """All declared kernels of `metric`, or those of one toolchain."""
+    return [k for k in KERNELS if k.metric == metric and toolchain in (None, k.toolchain)]

@@ -1,0 +1,188 @@
+"""Counts, in the machine code, whether a kernel does the work that it declares. Needs no GPU.
+
+For each kernel and architecture: compile, disassemble, find the loop that holds the work instructions, count them.
+Two things must agree with the declaration: how often each instruction stands in the loop body, and the work that
+those instructions do, computed here from the opcodes themselves (`HGMMA.64x256x16` names its own shape).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .compile import CompileError, MachineCode, compile_kernel
+from .declare import Kernel
+
+INSTRUCTION = re.compile(
+    r"^\s+/\*[0-9a-f]{4,}\*/\s+(?P<predicate>@!?U?P\w+\s+)?(?P<opcode>[A-Z][\w.]*)\s*(?P<operands>[^;]*);"
+)
+LABEL = re.compile(r"^(?P<label>\.L_[\w.]+):")
+SECTION = re.compile(r"^\.text\.(?P<symbol>\S+):")
+BRANCH_TARGET = re.compile(r"`\((?P<label>\.L_[\w.]+)\)")
+
+
+@dataclass(frozen=True)
+class Census:
+    """One kernel on one architecture. `counted_work` is per block and iteration, like `declared_work`."""
+
+    kernel: Kernel
+    architecture: str
+    declared_work: int
+    counted_work: int
+    counted: dict[str, int]
+    spills: int
+    problems: tuple[str, ...]
+    cubin_sha256: str = ""
+    compiler: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """No problem found."""
+        return not self.problems
+
+
+def work_of(opcode: str) -> int:
+    """Work of one instruction issued by one warp: FLOP, or bytes for loads and stores to global memory.
+
+    A warp is 32 threads. HGMMA is issued by each of a warpgroup's four warps, so one warp's share is a quarter.
+    Sources: CUDA Binary Utilities, "Instruction Set Reference"; PTX ISA, shapes of mma and wgmma.
+    """
+    if opcode == "FFMA":
+        return 32 * 2
+    if match := re.match(r"HGMMA\.(\d+)x(\d+)x(\d+)\.", opcode):
+        m, n, k = (int(part) for part in match.groups())
+        return 2 * m * n * k // 4
+    if opcode.startswith("HMMA.16816."):
+        return 2 * 16 * 8 * 16
+    if match := re.match(r"(?:LDG|STG)\.E(?:\.(64|128))?", opcode):
+        return 32 * int(match.group(1) or 32) // 8
+    raise ValueError(f"the work of SASS instruction {opcode} is not known to the census")
+
+
+def nvdisasm() -> str:
+    """Path of nvdisasm: from the nvidia-cuda-nvdisasm package, else from PATH. Raises CompileError."""
+    site = Path(sysconfig.get_paths()["purelib"])
+    for pattern in ("nvidia/cu*/bin/nvdisasm", "nvidia/cuda_nvdisasm/bin/nvdisasm"):
+        for path in sorted(site.glob(pattern), reverse=True):
+            if os.access(path, os.X_OK):
+                return str(path)
+    if found := shutil.which("nvdisasm"):
+        return found
+    raise CompileError("nvdisasm was not found; install it with: pip install nvidia-cuda-nvdisasm")
+
+
+def disassemble(code: MachineCode) -> str:
+    """SASS text of a cubin, with labels."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code.cubin)
+        file.flush()
+        run = subprocess.run([nvdisasm(), "-c", file.name], capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise CompileError(f"nvdisasm failed: {run.stderr.strip()}")
+    return run.stdout
+
+
+@dataclass
+class _Listing:
+    opcodes: list[str] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    branches: list[tuple[int, str]] = field(default_factory=list)
+
+
+def _listing(sass: str, symbol: str) -> _Listing:
+    """Instructions of one kernel, in order. Numba mangles its names, so the symbol may stand within a longer one."""
+    listing = _Listing()
+    inside = False
+    for line in sass.splitlines():
+        if section := SECTION.match(line):
+            inside = symbol in section["symbol"]
+        elif not inside:
+            continue
+        elif label := LABEL.match(line):
+            listing.labels[label["label"]] = len(listing.opcodes)
+        elif instruction := INSTRUCTION.match(line):
+            if instruction["opcode"].startswith("BRA") and (target := BRANCH_TARGET.search(instruction["operands"])):
+                listing.branches.append((len(listing.opcodes), target["label"]))
+            listing.opcodes.append(instruction["opcode"])
+    return listing
+
+
+def count(kernel: Kernel, architecture: str, sass: str, code: MachineCode) -> Census:
+    """Holds a disassembly against the declaration."""
+    listing = _listing(sass, kernel.symbol)
+    problems = []
+    work = [i for i, opcode in enumerate(listing.opcodes) if _is_work(opcode, kernel)]
+    loops = [
+        range(listing.labels[label], end + 1)
+        for end, label in listing.branches
+        if label in listing.labels and listing.labels[label] <= end
+    ]
+    # The counted loop: the smallest backward branch around the most work instructions.
+    body = max(loops, key=lambda loop: (sum(i in loop for i in work), -len(loop)), default=range(0))
+    counted = Counter(_stem(listing.opcodes[i], kernel) for i in work if i in body)
+    if not listing.opcodes:
+        problems.append(f"no kernel {kernel.symbol} in the machine code")
+    if dict(counted) != dict(kernel.instructions):
+        problems.append(f"declares {_list(kernel.instructions)}, the loop body has {_list(counted)}")
+    if any(loop != body and loop[0] > body[0] and loop[-1] < body[-1] for loop in loops if len(body)):
+        problems.append("the loop body contains another loop, so a count of it says nothing")
+    warps = kernel.threads // 32
+    counted_work = warps * sum(n * work_of(opcode) for opcode, n in counted.items())
+    if counted_work != kernel.work_per_iteration:
+        problems.append(
+            f"declares {kernel.work_per_iteration} {kernel.work_unit} per block and iteration, "
+            f"the machine code does {counted_work}"
+        )
+    spills = sum(opcode.split(".")[0] in ("LDL", "STL") for opcode in listing.opcodes)
+    if spills:
+        problems.append(f"{spills} spill instructions (LDL/STL)")
+    waits = sum(listing.opcodes[i].startswith("WARPGROUP.DEPBAR") for i in body)
+    if waits > 1:
+        problems.append(f"{waits} WARPGROUP.DEPBAR in the loop body: wgmma was serialised")
+    return Census(
+        kernel,
+        architecture,
+        kernel.work_per_iteration,
+        counted_work,
+        dict(counted),
+        spills,
+        tuple(problems),
+        code.sha256,
+        code.compiler,
+    )
+
+
+def take(kernel: Kernel, architecture: str) -> Census:
+    """Compiles, disassembles and counts; a compiler's refusal is a problem of the census, not an exception,
+    unless the toolchain itself is missing (CompileError)."""
+    code = compile_kernel(kernel, architecture)
+    try:
+        return count(kernel, architecture, disassemble(code), code)
+    except ValueError as error:
+        raise CompileError(f"{kernel.source} for {architecture}: {error}") from error
+
+
+def _stem(opcode: str, kernel: Kernel) -> str:
+    """LDG.E.128.CONSTANT counts as LDG.E.128: cache hints do not change the work."""
+    for declared in kernel.instructions:
+        if opcode == declared or opcode.startswith(declared + "."):
+            return declared
+    return opcode
+
+
+def _is_work(opcode: str, kernel: Kernel) -> bool:
+    """Any instruction of the declared families: an undeclared width or shape must show up in the count."""
+    families = {declared.split(".")[0] for declared in kernel.instructions}
+    return opcode.split(".")[0] in families and opcode != "HFMA2.MMA"
+
+
+def _list(instructions: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {opcode}" for opcode, n in sorted(instructions.items())) or "none of them"

@@ -1,0 +1,148 @@
+"""What a kernel declares about itself, before anything runs."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Toolchain = Literal["cuda c++", "numba"]
+WorkUnit = Literal["FLOP", "B"]
+
+VECTOR_ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Result of comparing a kernel's output with its reference.
+
+    `worst_error` is the largest |output - reference| / bound over all elements (1 is the limit; infinite where
+    the output is not a number), `where` the index of that element.
+    """
+
+    passed: bool
+    worst_error: float
+    where: str
+
+    @classmethod
+    def compare(cls, output: NDArray[Any], reference: NDArray[Any], bound: NDArray[Any] | float) -> Check:
+        """Element by element; `bound` is absolute and broadcasts. Exact comparison where it is 0."""
+        if output.dtype.kind in "ui":
+            error = (output != reference).astype(np.float64) * 2.0
+        else:
+            difference = np.abs(output.astype(np.float64) - reference)
+            error = difference / np.broadcast_to(bound, difference.shape)
+        error = np.where(np.isfinite(error), error, np.inf)
+        index = np.unravel_index(int(np.argmax(error)), error.shape)
+        worst = float(error[index])
+        return cls(worst <= 1.0, worst, "element " + ",".join(str(int(i)) for i in index))
+
+
+@dataclass(frozen=True)
+class Kernel(ABC):
+    """One kernel of one toolchain.
+
+    `work_per_iteration` is what one block does in one pass of the counted loop body, in `work_unit`: FLOP (an FMA
+    is two) or bytes moved. `instructions` is how often each SASS opcode that does this work stands in the loop
+    body; `gpuassay census` counts both in the machine code.
+    """
+
+    metric: str
+    toolchain: Toolchain
+    source: str
+    symbol: str
+    architectures: tuple[str, ...]
+    threads: int
+    blocks_per_sm: int
+    work_unit: WorkUnit
+    work_per_iteration: int
+    instructions: Mapping[str, int]
+
+    @cached_property
+    def source_text(self) -> str:
+        """The source with the headers it includes, as compiled."""
+        folder = files(__package__)
+        text = folder.joinpath(self.source).read_text(encoding="utf-8")
+        for header in re.findall(r'#include "([^"]+)"', text):
+            text += folder.joinpath(header).read_text(encoding="utf-8")
+        return text
+
+    @property
+    def source_sha256(self) -> str:
+        """SHA-256 of `source_text`, hexadecimal."""
+        return sha256(self.source_text.encode()).hexdigest()
+
+    def architecture_for(self, compute_capability: str) -> str | None:
+        """The compile target for a device such as "9.0", or None where no kernel is written for it.
+
+        A target with a letter (sm_90a) runs on exactly its own capability; a plain one also on later minor
+        versions of the same major (CUDA C++ Programming Guide, "Binary Compatibility").
+        """
+        major, minor = (int(part) for part in compute_capability.split("."))
+        exact = [a for a in self.architectures if a.rstrip("a") == f"sm_{major}{minor}"]
+        if exact:
+            return exact[0]
+        older = [
+            a
+            for a in self.architectures
+            if not a.endswith("a") and int(a[3:]) // 10 == major and int(a[3:]) % 10 < minor
+        ]
+        return max(older, key=lambda a: int(a[3:]), default=None)
+
+
+@dataclass(frozen=True)
+class ArithmeticKernel(Kernel):
+    """A kernel with resident operands: arguments (stamps, input, output, iterations), output FP32."""
+
+    check_iterations: int = 2
+
+    @property
+    @abstractmethod
+    def outputs_per_block(self) -> int:
+        """Number of FP32 results that each block writes."""
+
+    @abstractmethod
+    def inputs(self, rng: np.random.Generator, *, timed: bool) -> NDArray[Any]:
+        """Fresh random operands, the same for every block."""
+
+    @abstractmethod
+    def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(expected, bound), each of shape (outputs_per_block,), in float64."""
+
+
+@dataclass(frozen=True)
+class MemoryKernel(Kernel):
+    """A kernel that streams whole arrays in chunks handed out by an atomic counter.
+
+    Arguments: (stamps, counter, array_chunks, total_chunks, *input arrays, output, parameter where there is one).
+    The output is an array like the inputs, or one word where `output_is_sum`. `work_per_iteration` counts every
+    byte read and every byte written for one chunk; `chunk_bytes` is that chunk's size in one array.
+    """
+
+    word: type[np.generic] = np.uint32
+    chunk_bytes: int = 65536
+    input_arrays: int = 0
+    output_is_sum: bool = False
+
+    @property
+    def arrays(self) -> int:
+        """Number of large arrays."""
+        return self.input_arrays + (not self.output_is_sum)
+
+    def parameter(self, rng: np.random.Generator) -> np.generic | None:
+        """Fresh seed or scalar for a launch, or None where the kernel takes none."""
+        return None
+
+    @abstractmethod
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """(expected output, absolute bound) for arrays of `words` words passed over `passes` times."""

@@ -1,0 +1,190 @@
+"""memory.read, .write, .copy, .triad: declarations and references for memory.cu and its Numba twins.
+
+Bytes are counted as sheets and STREAM count them: every byte read plus every byte written, no write-allocate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .declare import VECTOR_ARCHITECTURES, MemoryKernel
+
+
+@dataclass(frozen=True)
+class Read(MemoryKernel):
+    """Sums all words of one array, modulo the word's size."""
+
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """Exact: unsigned sums wrap alike in any order."""
+        total = inputs[0].sum(dtype=self.word) * self.word(passes)
+        return np.array([total], dtype=self.word), 0.0
+
+
+@dataclass(frozen=True)
+class Write(MemoryKernel):
+    """Fills one array with random floats in [1, 2), a function of place and seed."""
+
+    def parameter(self, rng: np.random.Generator) -> np.generic | None:
+        """A fresh seed."""
+        return np.uint32(rng.integers(2**32))
+
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """The same integer arithmetic in NumPy; exact."""
+        if self.toolchain == "numba":
+            return numba_pattern(np.arange(words, dtype=np.uint64), int(parameter)), 0.0
+        return cuda_pattern(words, int(parameter), self.threads, self.chunk_bytes // 16), 0.0
+
+
+@dataclass(frozen=True)
+class Copy(MemoryKernel):
+    """Copies one array into another."""
+
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """The input itself; exact."""
+        return inputs[0], 0.0
+
+
+@dataclass(frozen=True)
+class Triad(MemoryKernel):
+    """a = b + s c, the triad of STREAM (McCalpin), in the word's floating-point format."""
+
+    def parameter(self, rng: np.random.Generator) -> np.generic | None:
+        """A fresh scalar s."""
+        return self.word(rng.uniform(0.25, 4.0))
+
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """In extended precision. Bound: one fused rounding, or two where the compiler did not fuse; each at most
+        half a unit in the last place of the larger of result and product (IEEE 754)."""
+        b, c = (array.astype(np.longdouble) for array in inputs)
+        product = np.longdouble(parameter) * c
+        roundoff = 2.0**-24 if self.word is np.float32 else 2.0**-53
+        # The reference itself is rounded to float64: half a unit of 4 + 2 more.
+        bound = roundoff * (np.abs(b + product) + np.abs(product)) + 2.0**-51
+        return (b + product).astype(np.float64), bound.astype(np.float64)
+
+
+def cuda_pattern(words: int, seed: int, threads: int, chunk_vectors: int) -> NDArray[np.uint32]:
+    """What memory_write of memory.cu leaves in an array of `words` 32-bit words."""
+    vector = np.arange(words // 4, dtype=np.uint64)
+    within = vector % np.uint64(chunk_vectors)
+    first = vector - within + within % np.uint64(threads)  # the thread's first vector in this chunk
+    step = (within // np.uint64(threads)).astype(np.uint32)
+    low = first.astype(np.uint32) * np.uint32(0x9E3779B1)
+    h = low ^ (first >> np.uint64(32)).astype(np.uint32) ^ np.uint32(seed)
+    h = (h ^ (h >> np.uint32(15))) * np.uint32(0x85EBCA6B)
+    word = np.uint32(0x3F800000) | ((h ^ (h >> np.uint32(13))) & np.uint32(0x007FFFFF))
+    mixed = word ^ (step * np.uint32(0x00151515))
+    flips = np.array([0, 0x2AAAAA, 0x555555, 0x7FFFFF], dtype=np.uint32)
+    pattern: NDArray[np.uint32] = (mixed[:, None] ^ flips).ravel()
+    return pattern
+
+
+def numba_pattern(index: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """What the Numba twin's memory_write leaves at the 64-bit words `index`."""
+    h = (index + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    h ^= h >> np.uint64(29)
+    return np.uint64(0x3F8000003F800000) | (h & np.uint64(0x007FFFFF007FFFFF))
+
+
+_CUDA: dict[str, Any] = {
+    "toolchain": "cuda c++",
+    "source": "memory.cu",
+    "architectures": VECTOR_ARCHITECTURES,
+    "threads": 512,
+    "blocks_per_sm": 2,
+    "work_unit": "B",
+    "chunk_bytes": 512 * 8 * 16,
+}
+_NUMBA: dict[str, Any] = {
+    "toolchain": "numba",
+    "source": "numba_twins.py",
+    "architectures": VECTOR_ARCHITECTURES,
+    "threads": 512,
+    "blocks_per_sm": 2,
+    "work_unit": "B",
+    "chunk_bytes": 512 * 8 * 8,
+}
+
+MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
+    Read(
+        metric="memory.read",
+        symbol="memory_read",
+        work_per_iteration=65536,
+        instructions={"LDG.E.128": 8},
+        input_arrays=1,
+        output_is_sum=True,
+        **_CUDA,
+    ),
+    Write(
+        metric="memory.write",
+        symbol="memory_write",
+        work_per_iteration=65536,
+        instructions={"STG.E.128": 8},
+        **_CUDA,
+    ),
+    Copy(
+        metric="memory.copy",
+        symbol="memory_copy",
+        work_per_iteration=2 * 65536,
+        instructions={"LDG.E.128": 8, "STG.E.128": 8},
+        input_arrays=1,
+        **_CUDA,
+    ),
+    Triad(
+        metric="memory.triad",
+        symbol="memory_triad",
+        work_per_iteration=3 * 65536,
+        instructions={"LDG.E.128": 16, "STG.E.128": 8},
+        input_arrays=2,
+        word=np.float32,
+        **_CUDA,
+    ),
+    Read(
+        metric="memory.read",
+        symbol="memory_read",
+        work_per_iteration=32768,
+        instructions={"LDG.E.64": 8},
+        input_arrays=1,
+        output_is_sum=True,
+        word=np.uint64,
+        **_NUMBA,
+    ),
+    Write(
+        metric="memory.write",
+        symbol="memory_write",
+        work_per_iteration=32768,
+        instructions={"STG.E.64": 8},
+        word=np.uint64,
+        **_NUMBA,
+    ),
+    Copy(
+        metric="memory.copy",
+        symbol="memory_copy",
+        work_per_iteration=2 * 32768,
+        instructions={"LDG.E.64": 8, "STG.E.64": 8},
+        input_arrays=1,
+        word=np.uint64,
+        **_NUMBA,
+    ),
+    Triad(
+        metric="memory.triad",
+        symbol="memory_triad",
+        work_per_iteration=3 * 32768,
+        instructions={"LDG.E.64": 16, "STG.E.64": 8},
+        input_arrays=2,
+        word=np.float64,
+        **_NUMBA,
+    ),
+)

@@ -1,0 +1,168 @@
+"""A fake GPU at the driver's edge, for tests: a pytest plugin (`-p fake_gpu`) that replaces the `gpu` fixture.
+
+It implements gpuassay.device.Device from a small physical model and shares no code with what judges it. The part is
+chosen by FAKE_GPU, a JSON object whose keys override the model's below. Everything it writes says "FAKE".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from gpuassay.device import DeviceError, Mark
+from gpuassay.kernels import Check
+
+ROUND_S = 0.004
+LAUNCH_COST_S = 12e-6
+
+
+@dataclass
+class Model:
+    """A genuine H100 SXM, unless told otherwise."""
+
+    name: str = "FAKE H100"
+    compute_capability: str = "9.0"
+    sm_count: int = 132
+    pci_device_id: str = "10de:2330"
+    memory_bytes: int = 81559 * 2**20
+    sm_clock_hz: float = 1.755e9
+    nvml_sm_clock_hz: float | None = None  # None: honest
+    nominal_bytes_per_s: float = 3.352e12
+    noise: float = 0.0005
+    # work per clock and SM, by metric; shares of 3.352 TB/s for memory
+    rates: dict = field(
+        default_factory=lambda: {
+            "vector.fp32": 256 * 0.993,
+            "tensor.bf16": 4096 * 0.998,
+            "mma_sync.bf16": 4096 * 0.667,
+            "memory.read": 0.943,
+            "memory.write": 0.973,
+            "memory.copy": 0.886,
+            "memory.triad": 0.925,
+        }
+    )
+    numba: float = 0.995  # of the CUDA C++ rate
+    fail_check: str | None = None  # metric whose kernel computes wrongly
+    other_processes: int = 0
+    die_at: str | None = None  # metric at which the process is killed
+    event_error: float = 0.0  # relative error of the event clock
+
+
+class FakeSensors:
+    def __init__(self, model):
+        self.model = model
+        self.started = time.monotonic()
+
+    def read(self):
+        return {
+            "sm_clock_hz": self.model.nvml_sm_clock_hz or self.model.sm_clock_hz,
+            "memory_clock_hz": 2.619e9,
+            "power_w": 650.0,
+            "temperature_c": 55,
+            "clock_event_reasons": 4,
+            "gpu_utilisation": 1.0,
+            "memory_utilisation": 0.5,
+            "other_processes": self.model.other_processes,
+            "other_pids": list(range(self.model.other_processes)),
+        }
+
+    def energy_j(self):
+        return round((time.monotonic() - self.started) * 650, 1)
+
+
+class FakeDevice:
+    def __init__(self, model):
+        self.model = model
+        self.name = model.name
+        self.compute_capability = model.compute_capability
+        self.sm_count = model.sm_count
+        self.marks = []
+        self.rng = np.random.default_rng(20261123)
+        self.now_s = 0.0  # the fake's own time, never ahead of the host's
+        self.zero_s = time.monotonic()
+
+    def claims(self):
+        model = self.model
+        return [
+            {"quantity": quantity, "value": value, "unit": unit, "source": "FAKE"}
+            for quantity, value, unit in (
+                ("name", model.name, None),
+                ("pci.device_id", model.pci_device_id, None),
+                ("compute_capability", model.compute_capability, None),
+                ("count.sm", model.sm_count, "1"),
+                ("memory.size", model.memory_bytes, "B"),
+                ("clock.memory.max", 2.619e9, "Hz"),
+                ("memory.bus_width", 5120, "bit"),
+                ("l2.size", 50 * 2**20, "B"),
+            )
+        ]
+
+    def sensors(self):
+        return FakeSensors(self.model)
+
+    def advance(self, seconds):
+        self.now_s += seconds
+        time.sleep(max(0.0, self.zero_s + self.now_s - time.monotonic()))
+
+    def mark(self):
+        self.advance(1e-6)
+        event_s = self.now_s * (1 + self.model.event_error)
+        self.marks.append(Mark(event_s, self.zero_s + self.now_s))
+        return event_s
+
+    def prepare(self, kernel):
+        if kernel.metric == self.model.die_at:
+            os.kill(os.getpid(), 9)
+        if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
+            raise DeviceError("FAKE: out of memory")
+        return FakeWorkload(self, kernel)
+
+
+class FakeWorkload:
+    def __init__(self, device, kernel):
+        self.device, self.kernel = device, kernel
+        wrong = kernel.metric == device.model.fail_check
+        self.check = Check(not wrong, 3.7 if wrong else 0.2, "element 5,7")
+        self.cubin_sha256 = "f" * 64
+        self.compiler = "FAKE"
+        self.architecture = kernel.architecture_for(device.compute_capability)
+        self.footprint_bytes = 32 * 2**30 if kernel.work_unit == "B" else 0
+        self.launches = []
+        self.kept = []
+
+    def launch(self):
+        device, kernel, model = self.device, self.kernel, self.device.model
+        rate = model.rates[kernel.metric] * (model.numba if kernel.toolchain == "numba" else 1)
+        rate *= 1 + device.rng.normal(0, model.noise)
+        blocks = model.sm_count * kernel.blocks_per_sm
+        if kernel.work_unit == "B":
+            rate *= model.nominal_bytes_per_s / model.sm_clock_hz / model.sm_count
+        iterations = round(ROUND_S * model.sm_clock_hz * rate / kernel.work_per_iteration / kernel.blocks_per_sm)
+        cycles = iterations * kernel.work_per_iteration * kernel.blocks_per_sm / rate
+        seconds = cycles / model.sm_clock_hz
+        stamps = np.zeros((blocks, 6), dtype=np.uint64)
+        stamps[:, 0] = np.arange(blocks) % model.sm_count
+        stamps[:, 1] = 10**9 + 1000 * stamps[:, 0]  # each SM's clock has a zero of its own
+        stamps[:, 2] = stamps[:, 1] + np.uint64(round(cycles))
+        stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)
+        stamps[:, 4] = stamps[:, 3] + np.uint64(round(seconds * 1e9))
+        stamps[:, 5] = iterations
+        self.kept.append(stamps)
+        self.launches.append(len(device.marks))
+        device.advance(seconds + LAUNCH_COST_S)
+
+    def stamps(self, launch):
+        return self.kept[launch]
+
+    def close(self):
+        self.kept = []
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    return FakeDevice(Model(**json.loads(os.environ.get("FAKE_GPU", "{}"))))
