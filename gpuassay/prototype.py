@@ -3,7 +3,8 @@
 Usage: python -m gpuassay.prototype FIGURES.json RECORD.jsonl
 
 FIGURES.json holds one object: `part`, `pci_device`, `compute_capability`, `sm_count`, `max_sm_clock_hz`,
-`memory_clock_hz`, `memory_bus_bit`, `power_limit_w`, `driver`, `cuda`, `date`, and `measurements`, a list of objects with
+`memory_clock_hz`, `memory_bus_bit`, `power_limit_w`, `driver`, `cuda`, `date`, and `measurements`, a list of objects
+with
 `metric` (the prototype's wording), `value` (SI) or null, `unit`, and optionally `toolchain`,
 `share_of_clock_normalised_limit`, `sm_clock_hz`, `duration`, `data`, `note`, `sms`.
 

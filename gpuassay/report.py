@@ -47,8 +47,8 @@ def judgement(result: Judgement) -> RenderableType:
     parts += [
         "",
         Text(
-            "verdict: capability, that is work per clock and SM (bandwidth: of nominal) against the silicon or its cap. "
-            "delivered: the absolute rate against the printed figure. U: expanded uncertainty, k = 2. "
+            "verdict: capability, that is work per clock and SM (bandwidth: of nominal) against the silicon or its "
+            "cap. delivered: the absolute rate against the printed figure. U: expanded uncertainty, k = 2. "
             "Guard bands of U on either side of the tolerance limit (JCGM 106).",
             style="dim",
         ),

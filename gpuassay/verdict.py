@@ -10,28 +10,21 @@ Everything here is a pure function of the record and the sheet: a run can be jud
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
+from . import agreement, measured
+from .agreement import Finding
+from .measured import COVERAGE_FACTOR, Measured, Term, combined, rectangular
+from .metrics import Metric, metric, metrics
 from .record import Record
 from .sheets import Quantity, Sheet
-from .telemetry import reason_names
 from .units import show
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 SCHEMA = "gpuassay.judgement/1"
-COVERAGE_FACTOR = 2.0  # k = 2: about 95 % coverage for a normal distribution (GUM 6.3.3)
-EVENT_RESOLUTION_S = 0.5e-6  # cudaEventElapsedTime: "resolution of approximately 0.5 microseconds"
-STAMP_CYCLES = 100.0  # barrier and stamp at either end of a kernel; an upper bound, reads of clock64 take tens
-TWIN_TOLERANCE = 0.02  # CUDA C++ and Numba must agree within 2 %
-CLOCK_TOLERANCE = 0.02  # NVML's SM clock and the one measured by the kernels
-GAP_TOLERANCE = 0.02  # event time may exceed the kernel's own time by launch cost, but not by more
+# Findings that make a measurement invalid: what it says of the part cannot be told from what disturbed it.
+DOUBTS = ("toolchains-disagree", "clocks-disagree", "other-process")
 
 Word = Literal[
     "conforms",
@@ -45,39 +38,6 @@ Word = Literal[
 
 
 @dataclass(frozen=True)
-class Attainment:
-    """Share of a nominal limit that the instrument attains on a known-good part."""
-
-    value: float
-    standard_uncertainty: float
-    source: str
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One entry of metrics.toml."""
-
-    name: str
-    title: str
-    kind: Literal["count", "rate", "bandwidth"]
-    unit: str
-    published: str | None = None
-    tolerance: float = 0.0
-    attainment: Attainment | None = None
-
-
-@dataclass(frozen=True)
-class Term:
-    """One line of the uncertainty budget; `relative` is a relative standard uncertainty (1 = 100 %)."""
-
-    name: str
-    relative: float
-    evaluation: Literal["A", "B"]
-    distribution: str
-    source: str
-
-
-@dataclass(frozen=True)
 class Capability:
     """Work per clock and SM (or bandwidth over nominal), corrected for attainment, over the limit: 1 is the limit."""
 
@@ -87,12 +47,14 @@ class Capability:
     ratio: float
     expanded_uncertainty: float
     tolerance: float
+    budget: tuple[Term, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One metric held against one sheet. SI units; None where absent. `expanded_uncertainty` is of `measured`,
-    absolute, k = 2, attainment not included; `share_of_limit` is without correction for attainment."""
+    absolute, k = 2, attainment not included; `budget` has its terms and those of the comparison with the sheet.
+    `share_of_limit` is without correction for attainment."""
 
     metric: str
     title: str
@@ -112,16 +74,6 @@ class Verdict:
     causes: dict[str, float] = field(default_factory=dict)
     rounds: int = 0
     budget: tuple[Term, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a reader must know; `severity` is info, warning or error."""
-
-    code: str
-    severity: str
-    metric: str | None
-    text: str
 
 
 @dataclass(frozen=True)
@@ -159,19 +111,6 @@ class Judgement:
         }
 
 
-@cache
-def metrics() -> dict[str, Metric]:
-    """The metrics of metrics.toml, in its order."""
-    table = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text(encoding="utf-8"))
-    result = {}
-    for name, entry in table["metric"].items():
-        attainment = entry.pop("attainment", None)
-        if attainment:
-            attainment = Attainment(**attainment | {"source": table["source"][attainment["source"]]})
-        result[name] = Metric(name, attainment=attainment, **entry)
-    return result
-
-
 def decide(ratio: float, expanded_uncertainty: float, tolerance: float) -> Word:
     """The decision rule. `ratio` is 1 at the limit, the tolerance interval is 1 +- `tolerance`, and the guard band
     is the expanded uncertainty on either side (JCGM 106:2012, 8.3): a part conforms only if it is inside by U, and
@@ -200,41 +139,41 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
                 "samples-not-kept",
                 "warning",
                 None,
-                f"made by {record.run['instrument']}, samples not kept: dispersion is unknown, and a verdict that needs "
-                "it is inconclusive",
+                f"made by {record.run['instrument']}, samples not kept: dispersion is unknown, and a verdict that "
+                "needs it is inconclusive",
             )
         )
     verdicts = _count_verdicts(record, sheet)
     if record.run["samples"] == "kept":
         rounds, telemetry = record.rounds(), record.telemetry()
-        findings += _cross_checks(rounds, telemetry, record)
-        disturbed = {f.metric for f in findings if f.code in ("toolchains-disagree", "clocks-disagree")}
-        other = next((f for f in findings if f.code == "other-process"), None)
-        for metric in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
-            selected = rounds[(rounds["metric"] == metric) & (rounds["toolchain"] == "cuda c++")]
-            selected = selected if len(selected) else rounds[rounds["metric"] == metric]
-            verdict = _judge_metric(_known(metric), _measured_from(selected, record, telemetry), sheet)
-            if metric in disturbed or other:
-                cause = other.text if other else next(f.text for f in findings if f.metric == metric)
-                verdict = _undecided(verdict, cause)
-            verdicts.append(verdict)
+        if len(rounds):
+            findings += agreement.findings(rounds, telemetry, record)
+        for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
+            of_metric = rounds[rounds["metric"] == name]
+            ours = of_metric[of_metric["toolchain"] == "cuda c++"]
+            taken = measured.from_rounds(ours if len(ours) else of_metric, record, telemetry)
+            verdict = _judge_metric(metric(name), taken, sheet)
+            doubt = next((f.text for f in findings if f.code in DOUBTS and f.metric in (None, name)), None)
+            verdicts.append(_undecided(verdict, doubt) if doubt else verdict)
     else:
         for line in record.medians:
             if line["metric"] in metrics() and not line.get("variant"):
-                verdicts.append(_judge_metric(metrics()[line["metric"]], _measured_from_median(line), sheet))
+                verdicts.append(_judge_metric(metric(line["metric"]), measured.from_median(line), sheet))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
     missing = {line["metric"]: line["reason"] for line in record.not_measured} | failed
-    for metric, reason in missing.items():
-        if metric not in seen and metric is not None:
-            verdicts.append(_not_measured(_known(metric), sheet, reason))
+    for name, reason in missing.items():
+        if name is not None and name not in seen:
+            verdicts.append(_not_measured(metric(name), sheet, reason))
     order = {name: place for place, name in enumerate(metrics())}
     verdicts.sort(key=lambda v: order.get(v.metric, len(order)))
     overall = _overall([(v.quantity, v.verdict) for v in verdicts])
     delivered = _overall([(v.quantity, v.delivered_verdict) for v in verdicts])
     part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
-    if any(f.code in ("identity", "check-failed") and f.severity == "error" for f in findings):
+    if any(f.code == "identity" for f in findings):
         overall = "does not conform"
+    elif overall == "conforms" and any(f.severity == "error" for f in findings):
+        overall = "inconclusive"
     return Judgement(
         part,
         sheet,
@@ -248,149 +187,10 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
     )
 
 
-# -- what was measured ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One metric's measured values, before any sheet is looked at."""
-
-    rate: float | None  # absolute, in the metric's unit
-    per_clock: float | None  # work per clock and SM
-    sm_count: int | None
-    sm_clock_hz: float | None
-    nominal_bytes_per_s: float | None  # memory clock x bus width that the device claims
-    terms: tuple[Term, ...]
-    rounds: int
-    dispersion_known: bool
-    causes: dict[str, float] = field(default_factory=dict)
-    conditions: str = ""  # what an importer knows of how the figure came about
-
-
-def _measured_from(rounds: DataFrame, record: Record, telemetry: DataFrame) -> _Measured:
-    import numpy as np
-
-    event_s = rounds["event_s"].to_numpy(float)
-    work = rounds["work"].to_numpy(float)
-    rates = work / event_s
-    per_clock = np.array(
-        [
-            np.median(np.asarray(w, float) / np.asarray(c, float))
-            for w, c in zip(rounds["sm_work"], rounds["sm_cycles"], strict=True)
-        ]
-    )
-    is_flop = rounds["work_unit"].iloc[0] == "FLOP"
-    judged = per_clock if is_flop else rates
-    cycles = float(np.median([np.median(c) for c in rounds["sm_cycles"]]))
-    terms = [
-        Term(
-            "dispersion of the median",
-            median_uncertainty(judged) / float(np.median(judged)),
-            "A",
-            "order statistics",
-            f"{len(judged)} rounds",
-        ),
-    ]
-    if is_flop:
-        terms.append(_rectangular("clock stamps", STAMP_CYCLES / cycles, f"{STAMP_CYCLES:.0f} cycles of {cycles:.3g}"))
-    else:
-        seconds = float(np.median(event_s))
-        gap = max(0.0, float(np.median(event_s - rounds["globaltimer_s"].to_numpy(float))))
-        terms.append(_rectangular("event timer resolution", EVENT_RESOLUTION_S / seconds, "CUDA events"))
-        terms.append(_rectangular("launch cost inside the round", gap / seconds, "event time less %globaltimer"))
-        footprint = _footprint(record, rounds["metric"].iloc[0])
-        l2 = record.claims.get("l2.size")
-        if footprint and l2:
-            terms.append(_rectangular("left in L2 by the pass before", float(l2) / footprint, "L2 size over footprint"))
-    claims = record.claims
-    nominal = None
-    if claims.get("clock.memory.max") and claims.get("memory.bus_width"):
-        nominal = float(claims["clock.memory.max"]) * 2 * float(claims["memory.bus_width"]) / 8
-    return _Measured(
-        rate=float(np.median(rates)),
-        per_clock=float(np.median(per_clock)),
-        sm_count=len({sm for ids in rounds["sm_id"] for sm in ids}),
-        sm_clock_hz=float(np.median(rounds["sm_clock_hz"])),
-        nominal_bytes_per_s=nominal,
-        terms=tuple(terms),
-        rounds=len(rounds),
-        dispersion_known=len(rounds) > 1,
-        causes=_causes(rounds, telemetry),
-    )
-
-
-def _measured_from_median(line: dict[str, Any]) -> _Measured:
-    def number(key: str) -> float | None:
-        return None if line.get(key) is None else float(line[key])
-
-    sms = line.get("sm_count")
-    return _Measured(
-        rate=number("value"),
-        per_clock=number("per_sm_and_clock"),
-        sm_count=None if sms is None else int(sms),
-        sm_clock_hz=number("sm_clock_hz"),
-        nominal_bytes_per_s=number("nominal_bytes_per_s"),
-        terms=(),
-        rounds=0,
-        dispersion_known=False,
-        conditions=", ".join(str(line[key]) for key in ("duration", "note") if line.get(key)),
-    )
-
-
-def median_uncertainty(values: Any) -> float:
-    """Standard uncertainty of the median of `values` (their unit), distribution-free.
-
-    Half the 95 % order-statistic interval over k = 2 (SciPy's quantile test); half the range where there are too
-    few values for such an interval; 0 for one value, where nothing is known and the caller must say so.
-    """
-    import numpy as np
-    from scipy.stats import binom
-
-    ordered = np.sort(np.asarray(values, float))
-    n = len(ordered)
-    if n < 2:
-        return 0.0
-    # The interval from the r-th smallest to the r-th largest covers the median with probability 1 - 2 P(B < r),
-    # B binomial(n, 1/2) (H. A. David, Order Statistics, 7.1).
-    r = int(binom.ppf(0.025, n, 0.5))
-    if r < 1:
-        return float(ordered[-1] - ordered[0]) / 2
-    return float(ordered[n - r] - ordered[r - 1]) / 2 / COVERAGE_FACTOR
-
-
-def _rectangular(name: str, half_width: float, source: str) -> Term:
-    """GUM 4.3.7: the standard uncertainty of a rectangular distribution is its half-width over sqrt(3)."""
-    return Term(name, half_width / math.sqrt(3), "B", "rectangular", source)
-
-
-def _footprint(record: Record, metric: str) -> float | None:
-    for kernel in record.kernels:
-        if kernel["metric"] == metric and kernel["toolchain"] == "cuda c++" and kernel.get("footprint_bytes"):
-            return float(kernel["footprint_bytes"])
-    return None
-
-
-def _causes(rounds: DataFrame, telemetry: DataFrame) -> dict[str, float]:
-    """Share of the telemetry samples during these rounds that carried each clock-event reason."""
-    if not len(telemetry) or "clock_event_reasons" not in telemetry:
-        return {}
-    start = float(rounds["start_host_s"].min())
-    stop = float((rounds["start_host_s"] + rounds["host_s"]).max())
-    window = telemetry[(telemetry["host_s"] >= start) & (telemetry["host_s"] <= stop)]
-    masks = [int(mask) for mask in window["clock_event_reasons"].dropna()]
-    names = [name for mask in masks for name in reason_names(mask)]
-    return {name: names.count(name) / len(masks) for name in dict.fromkeys(names)}
-
-
 # -- one metric against one sheet -------------------------------------------------------------------------
 
 
-def _known(name: str) -> Metric:
-    """A metric that metrics.toml does not list is shown, and judged against nothing."""
-    return metrics().get(name, Metric(name, name, "rate", "FLOP/s"))
-
-
-def _judge_metric(metric: Metric, measured: _Measured, sheet: Sheet) -> Verdict:
+def _judge_metric(metric: Metric, measured: Measured, sheet: Sheet) -> Verdict:
     published = sheet.published_quantity(metric.published) if metric.published else None
     silicon = sheet.silicon_quantity(metric.published) if metric.published and metric.kind == "rate" else None
     capability = _capability(metric, measured, published, silicon)
@@ -430,11 +230,6 @@ def _judge_metric(metric: Metric, measured: _Measured, sheet: Sheet) -> Verdict:
     )
 
 
-def combined(terms: Iterable[Term]) -> float:
-    """Relative combined standard uncertainty of uncorrelated factors (GUM 5.1.6, equation 12)."""
-    return math.sqrt(sum(term.relative**2 for term in terms))
-
-
 def _attainment_terms(metric: Metric) -> tuple[Term, ...]:
     if metric.attainment is None:
         return ()
@@ -445,31 +240,31 @@ def _attainment_terms(metric: Metric) -> tuple[Term, ...]:
 def _sheet_terms(published: Quantity | None) -> tuple[Term, ...]:
     if published is None or published.rounding_half_width_si == 0:
         return ()
-    return (_rectangular("sheet rounding", published.rounding_half_width_si / published.si, published.text),)
+    return (rectangular("sheet rounding", published.rounding_half_width_si / published.si, published.text),)
 
 
 def _capability(
-    metric: Metric, measured: _Measured, published: Quantity | None, silicon: Quantity | None
+    metric: Metric, measured: Measured, published: Quantity | None, silicon: Quantity | None
 ) -> Capability | None:
     """The rate per clock and SM over the silicon's; bandwidth over the published one."""
     if metric.attainment is None:
         return None
-    terms = measured.terms + _attainment_terms(metric)
     if metric.kind == "bandwidth":
         if published is None or measured.rate is None:
             return None
         value, limit, unit = measured.rate, published.si, "B/s"
-        terms += _sheet_terms(published)
+        terms = measured.terms + _attainment_terms(metric) + _sheet_terms(published)
     else:
         if silicon is None or measured.per_clock is None:
             return None
         value, limit, unit = measured.per_clock, silicon.si, silicon.unit
+        terms = measured.clock_terms + _attainment_terms(metric)
     ratio = value / metric.attainment.value / limit
-    return Capability(value, limit, unit, ratio, COVERAGE_FACTOR * combined(terms) * ratio, metric.tolerance)
+    return Capability(value, limit, unit, ratio, COVERAGE_FACTOR * combined(terms) * ratio, metric.tolerance, terms)
 
 
 def _capability_verdict(
-    metric: Metric, measured: _Measured, capability: Capability | None, published: Quantity | None
+    metric: Metric, measured: Measured, capability: Capability | None, published: Quantity | None
 ) -> tuple[Word, str]:
     if capability is None:
         if metric.published is None or published is None:
@@ -510,7 +305,7 @@ def _percent(ratio: float) -> str:
 
 def _delivered_verdict(
     metric: Metric,
-    measured: _Measured,
+    measured: Measured,
     published: Quantity | None,
     sheet: Sheet,
     silicon: Quantity | None,
@@ -556,7 +351,7 @@ def _sm_count(sheet: Sheet) -> float | None:
 
 def _attribution(
     metric: Metric,
-    measured: _Measured,
+    measured: Measured,
     published: Quantity | None,
     sheet: Sheet,
     silicon: Quantity | None,
@@ -649,7 +444,6 @@ def _not_measured(metric: Metric, sheet: Sheet, reason: str) -> Verdict:
 
 
 def _undecided(verdict: Verdict, cause: str) -> Verdict:
-    from dataclasses import replace
 
     decided = ("conforms", "below", "above")
     return replace(
@@ -658,86 +452,6 @@ def _undecided(verdict: Verdict, cause: str) -> Verdict:
         delivered_verdict="inconclusive" if verdict.delivered_verdict in decided else verdict.delivered_verdict,
         reason=f"{cause}; {verdict.reason}",
     )
-
-
-# -- the whole record -------------------------------------------------------------------------------------
-
-
-def _cross_checks(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Finding]:
-    """Does the instrument agree with itself, and the device with the instrument?"""
-    import numpy as np
-
-    findings = []
-    for metric, group in rounds.groupby("metric", sort=False):
-        by_toolchain = {
-            toolchain: float(np.median(part["work"] / part["globaltimer_s"]))
-            for toolchain, part in group.groupby("toolchain")
-        }
-        if len(by_toolchain) == 2:
-            ratio = by_toolchain["numba"] / by_toolchain["cuda c++"]
-            if abs(ratio - 1) > TWIN_TOLERANCE:
-                findings.append(
-                    Finding(
-                        "toolchains-disagree",
-                        "warning",
-                        str(metric),
-                        f"{metric}: Numba reaches {ratio:.1%} of CUDA C++, over {TWIN_TOLERANCE:.0%} apart",
-                    )
-                )
-        ours = group[group["toolchain"] == "cuda c++"]
-        excess = ours["event_s"] / ours["globaltimer_s"] - 1
-        if len(ours) and not -0.002 < float(excess.median()) < GAP_TOLERANCE:
-            findings.append(
-                Finding(
-                    "clocks-disagree",
-                    "warning",
-                    str(metric),
-                    f"{metric}: CUDA events and %globaltimer differ by {float(excess.median()):+.1%}",
-                )
-            )
-        late = ours["event_s"] / ours["host_s"] - 1
-        if len(ours) and float(late.median()) > 0.002:
-            findings.append(
-                Finding(
-                    "clocks-disagree",
-                    "warning",
-                    str(metric),
-                    f"{metric}: CUDA events count {float(late.median()):+.1%} more than the host's clock",
-                )
-            )
-        if len(ours) and len(telemetry) and "sm_clock_hz" in telemetry:
-            start, stop = (
-                float(ours["start_host_s"].min()),
-                float((ours["start_host_s"] + ours["host_s"]).max()),
-            )
-            window = telemetry[(telemetry["host_s"] >= start) & (telemetry["host_s"] <= stop)]["sm_clock_hz"].dropna()
-            measured = float(ours["sm_clock_hz"].median())
-            if len(window) >= 3 and abs(float(window.median()) / measured - 1) > CLOCK_TOLERANCE:
-                findings.append(
-                    Finding(
-                        "clock-claim",
-                        "warning",
-                        str(metric),
-                        f"{metric}: NVML said {show(float(window.median()), 'Hz')} while the kernels measured "
-                        f"{show(measured, 'Hz')}",
-                    )
-                )
-    if "other_processes" in telemetry and (telemetry["other_processes"].fillna(0) > 0).any():
-        findings.append(
-            Finding(
-                "other-process",
-                "warning",
-                None,
-                "another process used this GPU during the run: stop it and measure again",
-            )
-        )
-    claimed = record.claims.get("count.sm")
-    seen = len({sm for ids in rounds["sm_id"] for sm in ids}) if len(rounds) else None
-    if seen is not None and claimed is not None and seen != int(claimed):
-        findings.append(
-            Finding("sm-count-claim", "error", "count.sm", f"the device claims {claimed} SMs, {seen} were seen at work")
-        )
-    return findings
 
 
 def _overall(

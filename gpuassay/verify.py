@@ -114,8 +114,16 @@ def judge_record(path: Path, against: str | None) -> Judgement:
 
 
 def reference_record() -> Path:
-    """The newest shipped recording of a real part. Raises VerifyError where there is none."""
-    found = sorted(Path(str(files("gpuassay").joinpath("reference"))).glob("*.jsonl"))
+    """The shipped recording to show: one with samples before one without, then the newest.
+
+    Raises VerifyError where none is shipped.
+    """
+    found = list(Path(str(files("gpuassay").joinpath("reference"))).glob("*.jsonl"))
     if not found:
         raise VerifyError("this installation ships no reference recording")
-    return found[-1]
+
+    def merit(path: Path) -> tuple[bool, str]:
+        run = record.read(path).run
+        return run["samples"] == "kept", run["started"]
+
+    return max(found, key=merit)

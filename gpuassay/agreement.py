@@ -1,0 +1,109 @@
+"""Does the instrument agree with itself, and the device with the instrument? Disagreement is a finding.
+
+Three clocks time each launch (CUDA events, %globaltimer, the host), two toolchains ask each question, and what the
+device claims (its SM clock, its SM count) is held against what its own SMs stamped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .record import Record
+from .units import show
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TWIN_TOLERANCE = 0.02  # CUDA C++ and Numba must agree within 2 %
+CLOCK_TOLERANCE = 0.02  # NVML's SM clock and the one measured by the kernels
+GAP_TOLERANCE = 0.02  # event time may exceed the kernel's own time by launch cost, but not by more
+EARLY_TOLERANCE = 0.002  # ... and no clock may show less time than passed, beyond its resolution
+SLOW_SM = 0.02  # an SM this much slower than the median of its siblings is named
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader must know; `severity` is info, warning or error."""
+
+    code: str
+    severity: str
+    metric: str | None
+    text: str
+
+
+def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Finding]:
+    """All disagreements of a run with samples."""
+    found: list[Finding] = []
+    for name, group in rounds.groupby("metric", sort=False):
+        metric = str(name)
+        ours = group[group["toolchain"] == "cuda c++"]
+        texts = [("toolchains-disagree", _toolchains(group))]
+        if len(ours):
+            texts += [
+                ("clocks-disagree", _clocks(ours)),
+                ("clock-claim", _clock_claim(ours, telemetry)),
+                ("slow-sm", _slow_sms(ours)),
+            ]
+        found += [Finding(code, "warning", metric, f"{metric}: {text}") for code, text in texts if text]
+    if "other_processes" in telemetry and (telemetry["other_processes"].fillna(0) > 0).any():
+        text = "another process used this GPU during the run: stop it and measure again"
+        found.append(Finding("other-process", "warning", None, text))
+    claimed, seen = record.claims.get("count.sm"), {sm for ids in rounds["sm_id"] for sm in ids}
+    if claimed is not None and seen and len(seen) != int(claimed):
+        text = f"the device claims {claimed} SMs, {len(seen)} were seen at work"
+        found.append(Finding("sm-count-claim", "error", "count.sm", text))
+    return found
+
+
+def _toolchains(group: DataFrame) -> str | None:
+    """By %globaltimer: Numba's dearer launch is no property of its compiler."""
+    import numpy as np
+
+    rates = {
+        str(toolchain): float(np.median(part["work"] / part["globaltimer_s"]))
+        for toolchain, part in group.groupby("toolchain")
+    }
+    if len(rates) < 2:
+        return None
+    ratio = rates["numba"] / rates["cuda c++"]
+    return f"Numba reaches {ratio:.1%} of CUDA C++" if abs(ratio - 1) > TWIN_TOLERANCE else None
+
+
+def _clocks(ours: DataFrame) -> str | None:
+    by_kernel = float((ours["event_s"] / ours["globaltimer_s"]).median()) - 1
+    by_host = float((ours["event_s"] / ours["host_s"]).median()) - 1
+    if not -EARLY_TOLERANCE < by_kernel < GAP_TOLERANCE:
+        return f"CUDA events and %globaltimer differ by {by_kernel:+.1%}"
+    if by_host > EARLY_TOLERANCE:
+        return f"CUDA events count {by_host:+.1%} more time than the host's clock"
+    return None
+
+
+def _clock_claim(ours: DataFrame, telemetry: DataFrame) -> str | None:
+    if "sm_clock_hz" not in telemetry:
+        return None
+    start, stop = ours["start_host_s"].min(), (ours["start_host_s"] + ours["host_s"]).max()
+    claims = telemetry[telemetry["host_s"].between(start, stop)]["sm_clock_hz"].dropna()
+    measured_hz = float(ours["sm_clock_hz"].median())
+    if len(claims) < 3 or abs(float(claims.median()) / measured_hz - 1) <= CLOCK_TOLERANCE:
+        return None
+    return f"NVML said {show(float(claims.median()), 'Hz')} while the kernels measured {show(measured_hz, 'Hz')}"
+
+
+def _slow_sms(ours: DataFrame) -> str | None:
+    """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less."""
+    import numpy as np
+
+    if ours["work_unit"].iloc[0] != "FLOP":
+        return None
+    rates: dict[int, list[float]] = {}
+    for ids, work, cycles in zip(ours["sm_id"], ours["sm_work"], ours["sm_cycles"], strict=True):
+        for sm, done, took in zip(ids, work, cycles, strict=True):
+            rates.setdefault(int(sm), []).append(done / took)
+    medians = {sm: float(np.median(values)) for sm, values in rates.items()}
+    typical = float(np.median(list(medians.values())))
+    slow = {sm: rate / typical for sm, rate in medians.items() if rate < (1 - SLOW_SM) * typical}
+    if not slow:
+        return None
+    return "slower than their siblings: " + ", ".join(f"SM {sm} at {share:.1%}" for sm, share in sorted(slow.items()))
