@@ -170,7 +170,8 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
     overall = _overall([(v.quantity, v.verdict) for v in verdicts])
     delivered = _overall([(v.quantity, v.delivered_verdict) for v in verdicts])
     part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
-    if any(f.code == "identity" for f in findings):
+    identity = any(f.code == "identity" for f in findings)
+    if identity:
         overall = "does not conform"
     elif overall == "conforms" and any(f.severity == "error" for f in findings):
         overall = "inconclusive"
@@ -179,7 +180,7 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
         sheet,
         overall,
         delivered,
-        _summary(part, sheet, overall, delivered, verdicts),
+        _summary(part, sheet, overall, verdicts, identity),
         tuple(verdicts),
         tuple(findings),
         tuple(choice),
@@ -295,12 +296,11 @@ def _capability_verdict(
 
 def _capability_text(capability: Capability, metric: Metric) -> str:
     if metric.kind == "bandwidth":
-        return f"{capability.value / capability.limit:.1%} of nominal, {_percent(capability.ratio)} for a good part"
+        return (
+            f"{capability.value / capability.limit:.1%} of the printed bandwidth, "
+            f"{capability.ratio - 1:+.1%} against what a good part attains"
+        )
     return f"{capability.value:.1f} of {capability.limit:.0f} {capability.unit}"
-
-
-def _percent(ratio: float) -> str:
-    return f"{ratio - 1:+.1%} against what is expected"
 
 
 def _delivered_verdict(
@@ -470,13 +470,26 @@ def _overall(
     return "inconclusive" if undecided or not measured else "conforms"
 
 
-def _summary(part: str, sheet: Sheet, overall: str, delivered: str, verdicts: list[Verdict]) -> str:
+def _summary(part: str, sheet: Sheet, overall: str, verdicts: list[Verdict], identity: bool) -> str:
     """The answer in one line."""
-    off = [f"{v.title} {v.verdict}" for v in verdicts if v.verdict in ("below", "above")]
     if overall == "conforms":
         text = f"{part} conforms to the {sheet.name} sheet in capability"
-        late = [f"{v.title} {v.delivered_verdict}" for v in verdicts if v.delivered_verdict in ("below", "above")]
-        return text + (f"; delivered: {', '.join(late)}" if late else "")
-    if overall == "does not conform":
-        return f"{part} is not what the {sheet.name} sheet says" + (f": {', '.join(off)}" if off else "")
-    return f"{part} against the {sheet.name} sheet: inconclusive"
+        late = _names((v.metric, v.delivered_verdict) for v in verdicts)
+        return f"{text}; delivered rates: {late}" if late else text
+    if overall == "inconclusive":
+        return f"{part} against the {sheet.name} sheet: inconclusive"
+    text = f"{part} is no {sheet.name}" if identity else f"{part} is not what the {sheet.name} sheet says"
+    off = _names((v.metric, v.verdict) for v in verdicts)
+    return f"{text}: {off}" if off else text
+
+
+def _names(pairs: Iterable[tuple[str, Word]], shown: int = 3) -> str:
+    """ "above: count.sm, tensor.bf16, tensor.fp16 and 4 more; below: memory.read"."""
+    by_word: dict[str, list[str]] = {}
+    for name, word in pairs:
+        if word in ("above", "below"):
+            by_word.setdefault(word, []).append(name)
+    return "; ".join(
+        f"{word}: {', '.join(names[:shown])}" + (f" and {len(names) - shown} more" if len(names) > shown else "")
+        for word, names in by_word.items()
+    )

@@ -22,8 +22,8 @@ class Read(MemoryKernel):
         self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
     ) -> tuple[NDArray[Any], NDArray[Any] | float]:
         """Exact: unsigned sums wrap alike in any order."""
-        total = inputs[0].sum(dtype=self.word) * self.word(passes)
-        return np.array([total], dtype=self.word), 0.0
+        total = np.array([inputs[0].sum(dtype=self.word)], dtype=self.word)
+        return total * np.array([passes], dtype=self.word), 0.0  # arrays wrap silently, scalars warn
 
 
 @dataclass(frozen=True)
