@@ -46,7 +46,7 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
                 ("slow-sm", _slow_sms(ours)),
             ]
         found += [Finding(code, "warning", metric, f"{metric}: {text}") for code, text in texts if text]
-    if "other_processes" in telemetry and (telemetry["other_processes"].fillna(0) > 0).any():
+    if _others(telemetry):
         text = "another process used this GPU during the run: stop it and measure again"
         found.append(Finding("other-process", "warning", None, text))
     claimed, seen = record.claims.get("count.sm"), {sm for ids in rounds["sm_id"] for sm in ids}
@@ -54,6 +54,17 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
         text = f"the device claims {claimed} SMs, {len(seen)} were seen at work"
         found.append(Finding("sm-count-claim", "error", "count.sm", text))
     return found
+
+
+def _others(telemetry: DataFrame) -> bool:
+    """Whether a compute process besides this run's was seen. In a container NVML may list this run under the host's
+    process id: then one of the "others" is this run itself."""
+    if "other_processes" not in telemetry:
+        return False
+    others = telemetry["other_processes"].fillna(0)
+    if "own_process_listed" in telemetry:
+        others = others - (1 - telemetry["own_process_listed"].fillna(1))
+    return bool((others > 0).any())
 
 
 def _toolchains(group: DataFrame) -> str | None:

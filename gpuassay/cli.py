@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from . import __version__
+from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, USAGE
 
 if TYPE_CHECKING:
     from .verdict import Judgement
 
-CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU = range(5)
 EXIT_CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
 SECTIONS = {
     "Measure": ("verify",),
@@ -128,6 +128,7 @@ def verify(
     from .sheets import SheetError, load
     from .verify import VerifyError, judge_record, reference_record
 
+    path = None
     try:
         if against is not None:
             load(against)  # before an hour of measuring, not after
@@ -139,7 +140,7 @@ def verify(
             path = _measure(device, profile, out)
         judgement = judge_record(path, against)
     except (RecordError, SheetError, VerifyError) as error:
-        fail(str(error))
+        fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))
     _print(judgement, path, as_json, replayed=replay is not None)
     sys.exit(exit_code(judgement, require))
 
@@ -155,7 +156,7 @@ def exit_code(judgement: Judgement, require: str) -> int:
 
 def _measure(device: int, profile: str, out: Path) -> Path:
     from .claims import NoDriver
-    from .verify import measure
+    from .verify import NoUsableGpu, measure
 
     try:
         part = _part(device)
@@ -165,7 +166,10 @@ def _measure(device: int, profile: str, out: Path) -> Path:
             NO_GPU,
         )
     click.echo(f"Measuring {part} (CUDA device {device}), profile {profile}:", err=True)
-    return measure(device=device, profile=profile, out=out, part=part)
+    try:
+        return measure(device=device, profile=profile, out=out, part=part)
+    except NoUsableGpu:
+        sys.exit(NO_GPU)
 
 
 def _part(device: int) -> str:

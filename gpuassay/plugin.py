@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .exit_codes import NO_GPU
+
 if TYPE_CHECKING:
     from .device import Device, Workload
     from .kernels import Kernel
@@ -44,9 +46,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def gpu(request: pytest.FixtureRequest) -> Device:
     """The GPU under test. Tests without one replace this fixture by a fake of the same interface."""
+    from .claims import NoDriver
     from .cuda import CudaDevice
+    from .device import DeviceError
 
-    return CudaDevice(request.config.getoption("--gpuassay-device"))
+    try:
+        return CudaDevice(request.config.getoption("--gpuassay-device"))
+    except (DeviceError, NoDriver) as error:
+        print(f"gpuassay: {error}", file=sys.stderr)
+        pytest.exit(str(error), returncode=NO_GPU)
 
 
 @pytest.fixture(scope="session")

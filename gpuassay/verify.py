@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from . import record, sheets
+from .exit_codes import NO_GPU
 from .verdict import Judgement, judge
 
 PROFILES = {
@@ -25,11 +26,15 @@ class VerifyError(Exception):
     """The run could not be made. One sentence: what, and what to do."""
 
 
+class NoUsableGpu(Exception):
+    """CUDA refused the device. The suites have said why on standard error."""
+
+
 def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments: tuple[str, ...] = ()) -> Path:
     """Runs the suites of `profile` on CUDA device `device`; returns the record's path.
 
     The record lies in `out` (made where missing) beside a .log of what pytest printed. Progress goes to standard
-    error. Raises VerifyError where `out` cannot be written or no record was begun.
+    error. Raises VerifyError where `out` cannot be written or no record was begun, NoUsableGpu where CUDA refused.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -70,6 +75,8 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
         except KeyboardInterrupt:
             status = 130
     if not path.exists():
+        if status == NO_GPU:
+            raise NoUsableGpu
         tail = log_tail(Path(log.name))
         raise VerifyError(f"the suites ended (exit {status}) before a record was begun: {tail}")
     return path
