@@ -143,9 +143,10 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
                 "needs it is inconclusive",
             )
         )
-    verdicts = _count_verdicts(record, sheet)
     if record.run["samples"] == "kept":
         rounds, telemetry = record.rounds(), record.telemetry()
+        seen_sms = {int(sm) for ids in rounds["sm_id"] for sm in ids}
+        verdicts = _count_verdicts(len(seen_sms) or None, "distinct %smid at work", sheet)
         if len(rounds):
             findings += agreement.findings(rounds, telemetry, record)
         for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
@@ -156,6 +157,8 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
             doubt = next((f.text for f in findings if f.code in DOUBTS and f.metric in (None, name)), None)
             verdicts.append(_undecided(verdict, doubt) if doubt else verdict)
     else:
+        claimed = record.claims.get("count.sm")
+        verdicts = _count_verdicts(claimed, "as the device claims; nothing here counted them", sheet)
         for line in record.medians:
             if line["metric"] in metrics() and not line.get("variant"):
                 verdicts.append(_judge_metric(metric(line["metric"]), measured.from_median(line), sheet))
@@ -386,17 +389,9 @@ def _because(attribution: dict[str, float], causes: dict[str, float]) -> str:
     return f", cause: {name} x {attribution[name]:.3f}" + (f" ({named})" if named and name == "clock" else "")
 
 
-def _count_verdicts(record: Record, sheet: Sheet) -> list[Verdict]:
-    metric = metrics()["count.sm"]
+def _count_verdicts(seen: int | None, how: str, sheet: Sheet) -> list[Verdict]:
+    """The number of SMs is exact: no uncertainty, no tolerance."""
     published = sheet.published_quantity("count.sm") or sheet.silicon_quantity("count.sm")
-    seen: int | None = None
-    if record.run["samples"] == "kept":
-        ids = [sm for row in record.rounds()["sm_id"] for sm in row] if len(record.rounds()) else []
-        seen = len(set(ids)) or None
-        how = "distinct %smid at work"
-    else:
-        how = "as the device claims; nothing here counted them"
-        seen = record.claims.get("count.sm")
     if seen is None:
         return []
     if published is None:
@@ -408,7 +403,7 @@ def _count_verdicts(record: Record, sheet: Sheet) -> list[Verdict]:
     return [
         Verdict(
             metric="count.sm",
-            title=metric.title,
+            title=metric("count.sm").title,
             published=published.si if published else None,
             published_text=published.text if published else None,
             measured=float(seen),
