@@ -52,10 +52,11 @@ class MatrixMultiplyAccumulate(ArithmeticKernel):
     def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """n A B^T in float64, n the number of repetitions.
 
-        Bound: products of BF16 values are exact in FP32. Each accumulation step may truncate (round toward zero)
-        the sum, and the aligned products before it, at 2^-23 of the largest magnitude in the step (tensor-core
-        models of arXiv 2512.07004: FP32 accumulation, truncation, at least one extra alignment bit). Over s steps
-        the magnitudes stay under n |A||B|^T, hence s x 2 x 2^-23 x n |A||B|^T. A missing step is 1/n of the result.
+        Bound: products of BF16 values are exact in FP32. Each step adds 16 products to an accumulator; all 17 terms
+        are aligned to the largest and cut off at least one bit below FP32's last (tensor-core models of arXiv
+        2512.07004: 8 products with one extra bit on A100, 16 with two on H100), so each loses at most 2^-24 of it.
+        The largest is under n |A||B|^T, hence s x 17 x 2^-24 x n |A||B|^T over s steps: some 10^-5 of the result,
+        where a missing repetition is 1/n of it.
         """
         values = bf16_to_float64(inputs)
         count_a = self.batches * self.tiles_a * self.rows * self.depth
@@ -66,7 +67,7 @@ class MatrixMultiplyAccumulate(ArithmeticKernel):
         magnitude = np.abs(a) @ np.abs(np.swapaxes(b, -1, -2))
         steps = repetitions * self.depth // 16
         expected = repetitions * product
-        bound = steps * 2.0 * 2.0**-23 * repetitions * magnitude
+        bound = steps * 17 * 2.0**-24 * repetitions * magnitude
         return expected.ravel(), bound.ravel()
 
 
