@@ -51,7 +51,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then rm $@; else rm -rf $(VENV); fi
 	@echo "Setting up $(VENV) for CUDA $(CUDA) (first time: about 0.7 GB to download, 1.6 GB on disk, 2 to 10 minutes) ..." >&2
 	@[ -x $(VENV)/bin/pip ] || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cuda$(CUDA),fleet,report,test]' >&2
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cuda$(CUDA),fleet,report,test]' >&2
 	@echo "$(VENV) is ready." >&2
 	@touch $@
 
