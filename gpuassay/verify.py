@@ -67,7 +67,7 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
         *(("-m", "quick") if profile == "quick" else ()),
         *pytest_arguments,
     ]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CUDA_MODULE_LOADING": "EAGER"}
     with log:
         try:

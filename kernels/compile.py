@@ -72,7 +72,8 @@ def _nvrtc(kernel: Kernel, architecture: str) -> MachineCode:
         try:
             code = Program(text, "c++", options).compile("cubin", logs=log)
         except Exception as error:  # cuda-core raises its own NVRTCError, which is not public API
-            raise CompileError(f"{kernel.source} for {architecture}: {error}") from error
+            message = str(error).rstrip("\n\0")  # NVRTC's log ends as a C string
+            raise CompileError(f"{kernel.source} for {architecture}: {message}") from error
     _, major, minor = nvrtc.nvrtcVersion()
     return MachineCode(bytes(code.code), f"NVRTC {major}.{minor}", log.getvalue())
 

@@ -115,7 +115,7 @@ def test_a_loop_that_the_compiler_unrolled_fails(monkeypatch: pytest.MonkeyPatch
 def test_broken_source_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kernel = kernels_for("vector.fp32", "cuda c++")[0]
     altered(monkeypatch, tmp_path, kernel, "fmaf(", "no_such_function(")
-    with pytest.raises(CompileError, match=r"vector_fp32\.cu for sm_80: .*no_such_function"):
+    with pytest.raises(CompileError, match=r"(?s)vector_fp32\.cu for sm_80: .*no_such_function"):
         compile_kernel(kernel, "sm_80")
 
 

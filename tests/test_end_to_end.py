@@ -1,0 +1,81 @@
+"""The main job on a fake GPU: suites in a process of their own, a record, a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import gpuassay
+from gpuassay import verify
+from gpuassay.kernels import KERNELS
+
+Measure = Callable[..., Path]
+
+
+def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capfd: pytest.CaptureFixture[str]) -> None:
+    path = fake_run("standard", fresh=True)
+    record = gpuassay.read(path)
+    assert record.complete
+    wanted = {(k.metric, k.toolchain) for k in KERNELS if k.architecture_for("9.0")}
+    assert {(k["metric"], k["toolchain"]) for k in record.kernels} == wanted
+    rounds = gpuassay.load(path)
+    assert set(zip(rounds["metric"], rounds["toolchain"], strict=True)) == wanted
+    assert rounds.groupby(["metric", "toolchain"]).size().min() >= 25
+    assert len(record.telemetry()) >= 2
+    progress = capfd.readouterr().err
+    assert f"[1/{len(wanted)}]" in progress
+    assert "last" in progress
+    assert all(metric in progress for metric, _ in wanted)
+    assert "passed" in path.with_suffix(".log").read_text(encoding="utf-8")
+
+
+def test_stamps_give_the_clock_and_the_rate_of_the_part(fake_run: Measure) -> None:
+    rounds = gpuassay.load(fake_run())
+    bf16 = rounds[rounds["metric"] == "tensor.bf16"]
+    assert bf16["sm_clock_hz"].median() == pytest.approx(1.755e9, rel=1e-4)
+    per_clock = bf16["sm_work"].iloc[0] / bf16["sm_cycles"].iloc[0]
+    assert len(per_clock) == 132
+    assert per_clock.mean() == pytest.approx(4096 * 0.998, rel=0.003)
+
+
+def test_a_killed_run_keeps_what_it_measured(fake_run: Measure) -> None:
+    path = fake_run(die_at="tensor.bf16")
+    record = gpuassay.read(path)
+    assert not record.complete
+    assert set(record.rounds()["metric"]) == {"memory.read", "memory.write", "memory.copy", "memory.triad"}
+    judgement = verify.judge_record(path, None)
+    assert "incomplete-record" in {finding.code for finding in judgement.findings}
+    assert {v.metric for v in judgement.verdicts if v.verdict == "conforms"} >= {"memory.read", "count.sm"}
+
+
+def test_two_runs_never_share_a_file(tmp_path: Path) -> None:
+    paths = {gpuassay.record.new_record_path(tmp_path, "FAKE") for _ in range(50)}
+    assert len(paths) == 50
+
+
+@pytest.mark.parametrize("capability", ["7.0", "13.0"])
+def test_a_part_without_kernels_is_not_measured(fake_run: Measure, capability: str) -> None:
+    record = gpuassay.read(fake_run(compute_capability=capability))
+    assert record.complete
+    assert len(record.not_measured) == 6
+    assert all("no kernel for this architecture" in line["reason"] for line in record.not_measured)
+
+
+def test_settings_of_the_directory_and_the_user_change_nothing(
+    fake_run: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('not ours')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")  # pytest-benchmark would measure nothing
+    assert gpuassay.read(fake_run(fresh=True)).complete
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(verify.VerifyError, match="choose another directory with --out"):
+        verify.measure(device=0, profile="quick", out=tmp_path / "file" / "runs", part="FAKE")
