@@ -57,19 +57,48 @@ def stamp_stop(stamps, clock_start, time_start_ns, iterations):  # type: ignore[
         stamps[first + 5] = uint64(iterations)
 
 
+# Unrolled by composition: whether NVVM unrolls a loop of constant length depends on its version and the architecture.
+
+
+@cuda.jit(device=True, inline="always")
+def step(x0, x1, x2, x3, x4, x5, x6, x7, a, b):  # type: ignore[no-untyped-def]
+    """x = a x + b on eight chains."""
+    return (
+        cuda.fma(x0, a, b),
+        cuda.fma(x1, a, b),
+        cuda.fma(x2, a, b),
+        cuda.fma(x3, a, b),
+        cuda.fma(x4, a, b),
+        cuda.fma(x5, a, b),
+        cuda.fma(x6, a, b),
+        cuda.fma(x7, a, b),
+    )
+
+
+@cuda.jit(device=True, inline="always")
+def four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b):  # type: ignore[no-untyped-def]
+    """`step` four times."""
+    x0, x1, x2, x3, x4, x5, x6, x7 = step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+    x0, x1, x2, x3, x4, x5, x6, x7 = step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+    x0, x1, x2, x3, x4, x5, x6, x7 = step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+    return step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+
+
 @cuda.jit(device=True, inline="always")
 def sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b):  # type: ignore[no-untyped-def]
-    """x = a x + b on eight chains, sixteen times."""
-    for _ in range(16):
-        x0 = cuda.fma(x0, a, b)
-        x1 = cuda.fma(x1, a, b)
-        x2 = cuda.fma(x2, a, b)
-        x3 = cuda.fma(x3, a, b)
-        x4 = cuda.fma(x4, a, b)
-        x5 = cuda.fma(x5, a, b)
-        x6 = cuda.fma(x6, a, b)
-        x7 = cuda.fma(x7, a, b)
-    return x0, x1, x2, x3, x4, x5, x6, x7
+    """`step` sixteen times."""
+    x0, x1, x2, x3, x4, x5, x6, x7 = four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+    x0, x1, x2, x3, x4, x5, x6, x7 = four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+    x0, x1, x2, x3, x4, x5, x6, x7 = four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+    return four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+
+
+@cuda.jit(device=True, inline="always")
+def random_words(place, seed):  # type: ignore[no-untyped-def]
+    """Two random floats in [1, 2), a function of place and seed (memory.py: numba_pattern)."""
+    h = (place + uint64(seed)) * uint64(0x9E3779B97F4A7C15)
+    h ^= h >> uint64(29)
+    return uint64(0x3F8000003F800000) | (h & uint64(0x007FFFFF007FFFFF))
 
 
 def vector_fp32(stamps, input, output, iterations):  # type: ignore[no-untyped-def]
@@ -86,7 +115,6 @@ def vector_fp32(stamps, input, output, iterations):  # type: ignore[no-untyped-d
     clock_start = clock64()
     cuda.syncthreads()
     for _ in range(iterations):
-        # Four calls of sixteen steps: NVVM unrolls sixteen fully on every architecture, 64 only on some.
         x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
         x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
         x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
@@ -135,7 +163,7 @@ def memory_read(stamps, counter, array_chunks, total_chunks, source, result):  #
 
 
 def memory_write(stamps, counter, array_chunks, total_chunks, target, seed):  # type: ignore[no-untyped-def]
-    """Random floats in [1, 2), a function of place and seed (memory.py: numba_pattern)."""
+    """Random floats in [1, 2), a function of place and seed."""
     next_chunk = cuda.shared.array(2, uint32)
     thread = uint64(cuda.threadIdx.x)
     cuda.syncthreads()
@@ -152,11 +180,14 @@ def memory_write(stamps, counter, array_chunks, total_chunks, target, seed):  # 
             pending = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
         taken += uint32(1)
         i = uint64(chunk % array_chunks) * uint64(4096) + thread
-        for step in range(8):
-            place = i + uint64(step * 512)
-            h = (place + uint64(seed)) * uint64(0x9E3779B97F4A7C15)
-            h ^= h >> uint64(29)
-            target[place] = uint64(0x3F8000003F800000) | (h & uint64(0x007FFFFF007FFFFF))
+        target[i] = random_words(i, seed)
+        target[i + 512] = random_words(i + uint64(512), seed)
+        target[i + 1024] = random_words(i + uint64(1024), seed)
+        target[i + 1536] = random_words(i + uint64(1536), seed)
+        target[i + 2048] = random_words(i + uint64(2048), seed)
+        target[i + 2560] = random_words(i + uint64(2560), seed)
+        target[i + 3072] = random_words(i + uint64(3072), seed)
+        target[i + 3584] = random_words(i + uint64(3584), seed)
         if cuda.threadIdx.x == 0:
             next_chunk[taken & uint32(1)] = pending
         cuda.syncthreads()
