@@ -94,7 +94,7 @@ class CudaDevice:
             ("cuda.driver.version", runtime.driverGetVersion(), "", "cudaDriverGetVersion"),
             ("cuda.runtime.version", runtime.runtimeGetVersion(), "", "cudaRuntimeGetVersion"),
         ):
-            rows.append({"quantity": quantity, "value": value, "unit": unit, "source": source})
+            rows.append({"quantity": quantity, "value": value, "unit": unit or None, "source": source})
         return rows
 
     def sensors(self) -> NvmlSensors:

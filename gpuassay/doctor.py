@@ -39,9 +39,9 @@ def examine(out: Path) -> Iterator[Row]:
     )
     try:
         count = device_count() if version else 0
-        yield Row("GPUs", count > 0, str(count), "no GPU is visible to the driver")
+        yield Row("GPUs", count > 0, str(count), "nvidia-smi -L must list one; a container needs --gpus all")
     except NoDriver as error:
-        yield Row("GPUs", False, str(error), "no GPU is visible to the driver")
+        yield Row("GPUs", False, str(error), "nvidia-smi -L must list one; a container needs --gpus all")
     extra = "cuda12" if _driver_cuda_major() == 12 else "cuda13"
     install = f"pip install 'gpuassay[{extra}]'"
     yield _module("CuPy", "cupy", install)

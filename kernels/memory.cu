@@ -80,7 +80,7 @@ memory_write(ARGUMENTS, uint4 *target, unsigned seed) {
     CHUNK_LOOP({
         const unsigned word = random_word(start, seed);  // one hash per thread and chunk: arithmetic must not limit
         EACH_VECTOR {
-            const unsigned mixed = word ^ v * 0x00151515u;
+            const unsigned mixed = word ^ v * 0x00111111u;
             target[start + v * threads] = make_uint4(mixed, mixed ^ 0x2AAAAAu, mixed ^ 0x555555u, mixed ^ 0x7FFFFFu);
         }
     });

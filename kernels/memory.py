@@ -65,13 +65,14 @@ class Triad(MemoryKernel):
     def reference(
         self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
     ) -> tuple[NDArray[Any], NDArray[Any] | float]:
-        """In extended precision. Bound: one fused rounding, or two where the compiler did not fuse; each at most
-        half a unit in the last place of the larger of result and product (IEEE 754)."""
-        b, c = (array.astype(np.longdouble) for array in inputs)
-        product = np.longdouble(parameter) * c
+        """In a wider format. Bound: one fused rounding, or two where the compiler did not fuse; each at most half a
+        unit in the last place of the larger of result and product (IEEE 754)."""
+        wider: Any = np.float64 if self.word is np.float32 else np.longdouble
+        b, c = (array.astype(wider) for array in inputs)
+        product = wider(parameter) * c
         roundoff = 2.0**-24 if self.word is np.float32 else 2.0**-53
-        # The reference itself is rounded to float64: half a unit of 4 + 2 more.
-        bound = roundoff * (np.abs(b + product) + np.abs(product)) + 2.0**-51
+        # The reference itself is handed on as float64: half a unit of values up to 2 + 4 x 2 more.
+        bound = roundoff * (np.abs(b + product) + np.abs(product)) + 2.0**-50
         return (b + product).astype(np.float64), bound.astype(np.float64)
 
 
@@ -85,7 +86,7 @@ def cuda_pattern(words: int, seed: int, threads: int, chunk_vectors: int) -> NDA
     h = low ^ (first >> np.uint64(32)).astype(np.uint32) ^ np.uint32(seed)
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x85EBCA6B)
     word = np.uint32(0x3F800000) | ((h ^ (h >> np.uint32(13))) & np.uint32(0x007FFFFF))
-    mixed = word ^ (step * np.uint32(0x00151515))
+    mixed = word ^ (step * np.uint32(0x00111111))
     flips = np.array([0, 0x2AAAAA, 0x555555, 0x7FFFFF], dtype=np.uint32)
     pattern: NDArray[np.uint32] = (mixed[:, None] ^ flips).ravel()
     return pattern
