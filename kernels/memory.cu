@@ -81,7 +81,7 @@ memory_write(ARGUMENTS, uint4 *target, unsigned seed) {
         const unsigned word = random_word(start, seed);  // one hash per thread and chunk: arithmetic must not limit
         EACH_VECTOR {
             const unsigned mixed = word ^ v * 0x00111111u;
-            target[start + v * threads] = make_uint4(mixed, mixed ^ 0x2AAAAAu, mixed ^ 0x555555u, mixed ^ 0x7FFFFFu);
+            target[start + v * threads] = make_uint4(mixed, mixed ^ 0x1B8735u, mixed ^ 0x52DCE7u, mixed ^ 0x7F4A9Bu);
         }
     });
 }

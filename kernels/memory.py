@@ -87,7 +87,7 @@ def cuda_pattern(words: int, seed: int, threads: int, chunk_vectors: int) -> NDA
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x85EBCA6B)
     word = np.uint32(0x3F800000) | ((h ^ (h >> np.uint32(13))) & np.uint32(0x007FFFFF))
     mixed = word ^ (step * np.uint32(0x00111111))
-    flips = np.array([0, 0x2AAAAA, 0x555555, 0x7FFFFF], dtype=np.uint32)
+    flips = np.array([0, 0x1B8735, 0x52DCE7, 0x7F4A9B], dtype=np.uint32)
     pattern: NDArray[np.uint32] = (mixed[:, None] ^ flips).ravel()
     return pattern
 

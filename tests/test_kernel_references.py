@@ -134,7 +134,7 @@ def memory_write_by_hand(chunks: int, threads: int, vectors: int, seed: int) -> 
             for v in range(vectors):
                 mixed = word ^ v * 0x00111111
                 place = 4 * (start + v * threads)
-                out[place : place + 4] = [mixed, mixed ^ 0x2AAAAA, mixed ^ 0x555555, mixed ^ 0x7FFFFF]
+                out[place : place + 4] = [mixed, mixed ^ 0x1B8735, mixed ^ 0x52DCE7, mixed ^ 0x7F4A9B]
     return out
 
 
