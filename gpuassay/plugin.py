@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gpuassay", "measuring a GPU (gpuassay)")
     group.addoption("--gpuassay-record", metavar="FILE", help="append the run's record to FILE (must not exist)")
     group.addoption("--gpuassay-device", metavar="N", type=int, default=0, help="CUDA device (default: 0)")
+    group.addoption("--gpuassay-run-id", metavar="ID", help="the run's id (default: a new one)")
     group.addoption("--gpuassay-profile", metavar="NAME", default="", help="the profile's name, for the record")
+
+
+# Set where a run is interrupted: pytest then tears fixtures down as after a run that finished.
+INTERRUPTED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Notes an interrupt, so that the record does not call itself complete."""
+    try:
+        return (yield)
+    except (KeyboardInterrupt, pytest.exit.Exception):
+        item.config.stash[INTERRUPTED] = True
+        raise
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,7 +76,7 @@ def gpu(request: pytest.FixtureRequest) -> Device:
 def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter | None]:
     """The record of this run, with telemetry running beside the measurements; None where none was asked for."""
     from . import timing
-    from .record import RecordWriter
+    from .record import RecordWriter, new_run_id
     from .telemetry import Telemetry
 
     timing.use(gpu)
@@ -70,11 +85,13 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
         yield None
         return
     with RecordWriter(path) as writer:
-        writer.write("run", **_run_line(request.config.getoption("--gpuassay-profile")))
+        run_id = request.config.getoption("--gpuassay-run-id") or new_run_id()
+        writer.write("run", **_run_line(run_id, request.config.getoption("--gpuassay-profile")))
         writer.write("device", claims=gpu.claims())
         with Telemetry(gpu.sensors(), writer.write):
             yield writer
-        writer.close("failed" if request.session.testsfailed else "complete")
+        failed = request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
+        writer.close("failed" if failed else "complete")
 
 
 @pytest.fixture
@@ -226,12 +243,12 @@ def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
     }
 
 
-def _run_line(profile: str) -> dict[str, Any]:
+def _run_line(run_id: str, profile: str) -> dict[str, Any]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
     from . import __version__
-    from .record import SCHEMA, new_run_id, utc_now
+    from .record import SCHEMA, utc_now
 
     packages = {}
     for name in (
@@ -252,7 +269,7 @@ def _run_line(profile: str) -> dict[str, Any]:
             continue
     return {
         "schema": SCHEMA,
-        "run_id": new_run_id(),
+        "run_id": run_id,
         "started": utc_now(),
         "instrument": f"gpuassay {__version__}",
         "samples": "kept",

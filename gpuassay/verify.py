@@ -38,7 +38,8 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        path = record.new_record_path(out, part)
+        run_id = record.new_run_id()
+        path = record.new_record_path(out, part, run_id)
         log = path.with_suffix(".log").open("x", encoding="utf-8")
     except OSError as error:
         raise VerifyError(f"cannot write to {out}: {error.strerror}; choose another directory with --out") from error
@@ -64,6 +65,7 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
         f"--gpuassay-record={path}",
         f"--gpuassay-device={device}",
         f"--gpuassay-profile={profile}",
+        f"--gpuassay-run-id={run_id}",
         *(("-m", "quick") if profile == "quick" else ()),
         *pytest_arguments,
     ]

@@ -50,6 +50,7 @@ class Model:
     fail_check: str | None = None  # metric whose kernel computes wrongly
     other_processes: int = 0
     die_at: str | None = None  # metric at which the process is killed
+    interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
     event_error: float = 0.0  # relative error of the event clock
 
 
@@ -118,6 +119,8 @@ class FakeDevice:
     def prepare(self, kernel):
         if kernel.metric == self.model.die_at:
             os.kill(os.getpid(), 9)
+        if kernel.metric == self.model.interrupt_at:
+            raise KeyboardInterrupt
         if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
             raise DeviceError("FAKE: out of memory")
         return FakeWorkload(self, kernel)

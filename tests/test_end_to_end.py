@@ -18,6 +18,7 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     path = fake_run("standard", fresh=True)
     record = gpuassay.read(path)
     assert record.complete
+    assert record.run["run_id"][:8] in path.name
     wanted = {(k.metric, k.toolchain) for k in KERNELS if k.architecture_for("9.0")}
     assert {(k["metric"], k["toolchain"]) for k in record.kernels} == wanted
     rounds = gpuassay.load(path)
@@ -48,6 +49,12 @@ def test_a_killed_run_keeps_what_it_measured(fake_run: Measure) -> None:
     judgement = verify.judge_record(path, None)
     assert "incomplete-record" in {finding.code for finding in judgement.findings}
     assert {v.metric for v in judgement.verdicts if v.verdict == "conforms"} >= {"memory.read", "count.sm"}
+
+
+def test_an_interrupted_run_says_so(fake_run: Measure) -> None:
+    record = gpuassay.read(fake_run(interrupt_at="tensor.bf16"))
+    assert not record.complete
+    assert set(record.rounds()["metric"]) == {"memory.read", "memory.write", "memory.copy", "memory.triad"}
 
 
 def test_two_runs_never_share_a_file(tmp_path: Path) -> None:
