@@ -74,7 +74,12 @@ def _table(result: Judgement) -> Table:
         "verdict",
         "delivered",
     ):
-        table.add_column(name, justify="left" if name in ("metric", "verdict", "delivered") else "right")
+        table.add_column(
+            name,
+            justify="left" if name in ("metric", "verdict", "delivered") else "right",
+            # A narrow terminal may wrap a verdict, but must not cut a metric's name.
+            min_width=max((len(v.metric) for v in result.verdicts), default=0) if name == "metric" else None,
+        )
     for verdict in result.verdicts:
         table.add_row(*_row(verdict))
     return table

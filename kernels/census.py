@@ -95,6 +95,7 @@ class _Listing:
     opcodes: list[str] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     branches: list[tuple[int, str]] = field(default_factory=list)
+    predicated: set[int] = field(default_factory=set)
 
 
 def _listing(sass: str, symbol: str) -> _Listing:
@@ -111,6 +112,8 @@ def _listing(sass: str, symbol: str) -> _Listing:
         elif instruction := INSTRUCTION.match(line):
             if instruction["opcode"].startswith("BRA") and (target := BRANCH_TARGET.search(instruction["operands"])):
                 listing.branches.append((len(listing.opcodes), target["label"]))
+            if instruction["predicate"]:
+                listing.predicated.add(len(listing.opcodes))
             listing.opcodes.append(instruction["opcode"])
     return listing
 
@@ -132,8 +135,12 @@ def count(kernel: Kernel, architecture: str, sass: str, code: MachineCode) -> Ce
         problems.append(f"no kernel {kernel.symbol} in the machine code")
     if dict(counted) != dict(kernel.instructions):
         problems.append(f"declares {_list(kernel.instructions)}, the loop body has {_list(counted)}")
-    if any(loop != body and loop[0] > body[0] and loop[-1] < body[-1] for loop in loops if len(body)):
+    if any(loop != body and loop[0] >= body[0] and loop[-1] <= body[-1] for loop in loops if len(body)):
         problems.append("the loop body contains another loop, so a count of it says nothing")
+    jumps = [range(at + 1, listing.labels.get(label, 0)) for at, label in listing.branches if at in body]
+    conditional = sum(i in listing.predicated or any(i in jump for jump in jumps) for i in work if i in body)
+    if conditional:
+        problems.append(f"{conditional} work instructions in the loop body do not run in every pass")
     warps = kernel.threads // 32
     counted_work = warps * sum(n * work_of(opcode) for opcode, n in counted.items())
     if counted_work != kernel.work_per_iteration:

@@ -39,7 +39,8 @@ class Check:
             error = (output != reference).astype(np.float64) * 2.0
         else:
             difference = np.abs(output.astype(np.float64) - reference)
-            error = difference / np.broadcast_to(bound, difference.shape)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                error = np.where(difference == 0, 0.0, difference / np.broadcast_to(bound, difference.shape))
         error = np.where(np.isfinite(error), error, np.inf)
         index = np.unravel_index(int(np.argmax(error)), error.shape)
         worst = float(error[index])
