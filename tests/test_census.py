@@ -78,6 +78,47 @@ def test_a_loop_within_the_loop_fails() -> None:
     assert any("another loop" in problem for problem in count(KERNEL, "sm_90", listing, CODE).problems)
 
 
+def test_a_loop_that_shares_the_first_instruction_fails() -> None:
+    """Four loads run many times, four once: eight stand in the body, but more are executed."""
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    listing = sass(".L_x_0:", *[load] * 4, "@P1 BRA `(.L_x_0)", *[load] * 4, "@P0 BRA `(.L_x_0)")
+    assert any("another loop" in problem for problem in count(KERNEL, "sm_90", listing, CODE).problems)
+
+
+@pytest.mark.parametrize("predicate", ["@P1", "@!P1", "@UP0", "@!UPT"])
+def test_predicated_work_fails(predicate: str) -> None:
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    listing = sass(".L_x_0:", *[load] * 6, *[f"{predicate} {load}"] * 2, "@P0 BRA `(.L_x_0)")
+    problems = count(KERNEL, "sm_90", listing, CODE).problems
+    assert problems == ("2 work instructions in the loop body do not run in every pass",)
+
+
+def test_work_that_a_branch_can_skip_fails() -> None:
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    listing = sass(".L_x_0:", *[load] * 5, "@P1 BRA `(.L_x_1)", *[load] * 3, ".L_x_1:", "@P0 BRA `(.L_x_0)")
+    problems = count(KERNEL, "sm_90", listing, CODE).problems
+    assert problems == ("3 work instructions in the loop body do not run in every pass",)
+
+
+def test_a_branch_around_no_work_passes() -> None:
+    """As where only thread 0 asks for the next chunk: the fault-free counterpart of the listings above."""
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    listing = sass(
+        ".L_x_0:", "@P1 BRA `(.L_x_1)", "ATOMG.E.INC.STRONG.GPU PT, R3, desc[UR6][R2.64], R5", ".L_x_1:",
+        *[load] * 7, "LDG.E.128.CONSTANT R4, desc[UR6][R40.64]", "@P0 BRA `(.L_x_0)",
+    )  # fmt: skip
+    assert count(KERNEL, "sm_90", listing, CODE).problems == ()
+
+
+def test_conditional_work_fails() -> None:
+    """Work behind a predicate or a branch runs in some passes only, so a count of it is no measure of them."""
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    predicated = sass(".L_x_0:", *[load] * 7, f"@P1 {load}", "@P0 BRA `(.L_x_0)")
+    skipped = sass(".L_x_0:", *[load] * 7, "@P1 BRA `(.L_x_1)", load, ".L_x_1:", "@P0 BRA `(.L_x_0)")
+    for listing in (predicated, skipped):
+        assert "do not run in every pass" in count(KERNEL, "sm_90", listing, CODE).problems[0]
+
+
 def test_a_missing_kernel_fails() -> None:
     assert "no kernel memory_read" in count(KERNEL, "sm_90", sass().replace("memory_read", "other"), CODE).problems[0]
 
@@ -110,6 +151,63 @@ def test_a_loop_that_the_compiler_unrolled_fails(monkeypatch: pytest.MonkeyPatch
     kernel = kernels_for("mma_sync.bf16", "cuda c++")[0]
     altered(monkeypatch, tmp_path, kernel, "#pragma unroll 1\n", "#pragma unroll 4\n")
     assert any("HMMA" in problem for problem in take(kernel, "sm_90").problems)
+
+
+def test_a_rolled_inner_loop_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernel = kernels_for("mma_sync.bf16", "cuda c++")[0]
+    old = "#pragma unroll\n        for (int step"
+    altered(monkeypatch, tmp_path, kernel, old, old.replace("unroll", "unroll 1"))
+    instructions, work = take(kernel, "sm_90").problems
+    assert instructions == "declares 32 HMMA.16816.F32.BF16, the loop body has 8 HMMA.16816.F32.BF16"
+    assert work == "declares 2097152 FLOP per block and iteration, the machine code does 524288"
+
+
+def test_registers_that_the_compiler_spilled_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Four blocks of 512 threads to an SM leave 32 registers a thread; all the products are still there."""
+    kernel = kernels_for("mma_sync.bf16", "cuda c++")[0]
+    altered(monkeypatch, tmp_path, kernel, "__launch_bounds__(warps * 32, 1)", "__launch_bounds__(warps * 32, 4)")
+    census = take(kernel, "sm_90")
+    assert census.counted_work == census.declared_work
+    assert census.spills > 0
+    assert census.problems == (f"{census.spills} spill instructions (LDL/STL)",)
+
+
+def test_a_narrower_access_in_the_source_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernel = kernels_for("memory.copy", "cuda c++")[0]
+    old = (
+        "memory_copy(ARGUMENTS, const uint4 *source, uint4 *target) {\n    CHUNK_LOOP({\n        uint4 value[vectors];"
+    )
+    altered(monkeypatch, tmp_path, kernel, old, old.replace("uint4", "uint2"))
+    instructions, work = take(kernel, "sm_90").problems
+    assert instructions == "declares 8 LDG.E.128, 8 STG.E.128, the loop body has 8 LDG.E.64, 8 STG.E.64"
+    assert work == "declares 131072 B per block and iteration, the machine code does 65536"
+
+
+def test_a_second_wait_in_the_loop_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernel = kernels_for("tensor.bf16", "cuda c++")[0]
+    old = "wgmma(d, a + 2 * k, b + 2 * k);"
+    wait = "".join(
+        f'asm volatile("wgmma.{what}.sync.aligned{end};" ::: "memory"); '
+        for what, end in (("commit_group", ""), ("wait_group", " 0"), ("fence", ""))
+    )
+    altered(monkeypatch, tmp_path, kernel, old, f"{{ {old} if (k == 3 && repeat == 0) {{ {wait} }} }}")
+    census = take(kernel, "sm_90a")
+    assert census.counted_work == census.declared_work
+    assert census.problems == ("2 WARPGROUP.DEPBAR in the loop body: wgmma was serialised",)
+
+
+def test_products_that_the_compiler_dropped_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody reads the result and nothing is volatile: ptxas shrinks the products away, the loop stays."""
+    kernel = kernels_for("tensor.bf16", "cuda c++")[0]
+    volatile = 'asm volatile(\n        "wgmma.mma_async'
+    altered(monkeypatch, tmp_path, kernel, volatile, volatile.replace(" volatile", ""))
+    source = tmp_path / kernel.source
+    text = source.read_text(encoding="utf-8")
+    assert "d[i];" in text
+    source.write_text(text.replace("d[i];", "0.0f;"), encoding="utf-8")
+    census = take(kernel, "sm_90a")
+    assert census.counted_work < census.declared_work
+    assert "declares 8 HGMMA.64x256x16.F32.BF16" in census.problems[0]
 
 
 def test_broken_source_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

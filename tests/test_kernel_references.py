@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuassay.kernels import Check, kernels_for
+from gpuassay.kernels import KERNELS, Check, kernels_for
 from gpuassay.kernels.memory import cuda_pattern, numba_pattern
 from gpuassay.kernels.tensor import MMA_SYNC_BF16, WGMMA_BF16, bf16_to_float64, random_bf16
 from gpuassay.kernels.vector import VECTOR_FP32, VECTOR_FP32_NUMBA
@@ -32,11 +37,53 @@ def test_the_worst_element_decides(values: list[float], bound: float, data: st.D
     assert Check.compare(reference, reference, bound).passed
 
 
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30), st.integers(0, 63), st.data())
+def test_one_wrong_bit_of_an_integer_fails(values: list[int], bit: int, data: st.DataObject) -> None:
+    reference = np.array(values, np.uint64)
+    place = data.draw(st.integers(0, len(values) - 1))
+    output = reference.copy()
+    output[place] ^= np.uint64(1) << np.uint64(bit)
+    check = Check.compare(output, reference, 0.0)
+    assert (check.passed, check.where) == (False, f"element {place}")
+    assert Check.compare(reference, reference, 0.0) == Check(True, 0.0, "element 0")
+
+
+def test_the_bound_itself_still_passes() -> None:
+    assert Check.compare(np.array([1.5]), np.array([1.0]), 0.5) == Check(True, 1.0, "element 0")
+    assert not Check.compare(np.array([np.nextafter(1.5, 2)]), np.array([1.0]), 0.5).passed
+
+
+def test_the_place_names_block_and_element() -> None:
+    """One reference for every block: the output has a row for each."""
+    output = np.tile(np.arange(4, dtype=np.float32), (3, 1))
+    output[2, 1] += 1
+    assert Check.compare(output, np.arange(4.0), np.full(4, 0.5)) == Check(False, 2.0, "element 2,1")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_a_number_fails(bad: float) -> None:
+    output = np.zeros((3, 4), np.float32)
+    output[1, 2] = bad
+    assert Check.compare(output, np.zeros(4), 1e30) == Check(False, np.inf, "element 1,2")
+
+
+def test_a_bound_of_zero_means_exact_for_floats_too() -> None:
+    assert Check.compare(np.array([1.0, 2.0]), np.array([1.0, 2.0]), 0.0) == Check(True, 0.0, "element 0")
+    wrong = np.array([1.0, np.nextafter(2.0, 3)])
+    assert Check.compare(wrong, np.array([1.0, 2.0]), 0.0) == Check(False, np.inf, "element 1")
+    assert not Check.compare(np.array([np.nan]), np.array([0.0]), 0.0).passed
+
+
 def test_an_unwritten_output_fails() -> None:
     poisoned = np.full((2, 3), 0xFF, np.uint8).repeat(4).view(np.float32)
     check = Check.compare(poisoned, np.zeros(6), 1.0)
     assert not check.passed
     assert check.worst_error == np.inf
+
+
+def test_a_bound_of_zero_asks_for_equality() -> None:
+    assert Check.compare(np.array([1.0, 2.0]), np.array([1.0, 2.0]), 0.0).passed
+    assert not Check.compare(np.array([1.0, 2.0]), np.array([1.0, 2.5]), 0.0).passed
 
 
 def test_integers_are_exact() -> None:
@@ -143,6 +190,18 @@ def test_the_pattern_of_memory_write() -> None:
     assert cuda_pattern(len(by_hand), 0xDEADBEEF, 64, 64 * 8).tolist() == by_hand
 
 
+@pytest.mark.parametrize("seed", [0, 0xDEADBEEF, 2**32 - 1])
+def test_the_pattern_of_the_twin(seed: int) -> None:
+    """memory_write of numba_twins.py, word by word, in Python integers; also where 64 bits overflow."""
+    places = [*range(2000), 2**32 - 1, 2**32, 2**63, 2**64 - 1]
+    by_hand = []
+    for place in places:
+        h = (place + seed) * 0x9E3779B97F4A7C15 % 2**64
+        h ^= h >> 29
+        by_hand.append(0x3F8000003F800000 | (h & 0x007FFFFF007FFFFF))
+    assert numba_pattern(np.array(places, np.uint64), seed).tolist() == by_hand
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_patterns_are_floats_in_one_to_two(seed: int) -> None:
     with np.errstate(over="ignore"):
@@ -174,3 +233,89 @@ def test_triad_within_bound_fused_or_not(toolchain: str) -> None:
     fused = (b.astype(wider) + wider(scalar) * c.astype(wider)).astype(kernel.word)  # type: ignore[attr-defined]
     assert Check.compare(fused, expected, bound).passed
     assert not Check.compare(b + scalar * c * (1 + 1e-5), expected, bound).passed
+    wrong = scalar * kernel.word(1 + 8 * np.finfo(kernel.word).eps)  # type: ignore[attr-defined]
+    assert not Check.compare(b + wrong * c, expected, bound).passed
+
+
+# -- the Numba twins, in Numba's simulator -----------------------------------------------------------------
+
+# Python, run with NUMBA_ENABLE_CUDASIM=1 in a process of its own, because the choice is made when Numba is imported.
+# Numba's simulator has no PTX special registers, so they become constants; {fault} plants a fault.
+SIMULATION = """
+import json
+import numpy as np
+from numba import cuda
+from gpuassay.kernels import Check, kernels_for, numba_twins
+from gpuassay.kernels.numba_twins import TWINS
+
+numba_twins.smid, numba_twins.clock64, numba_twins.globaltimer = (lambda: 7), (lambda: 11), (lambda: 13)
+{fault}
+rng = np.random.default_rng(5)
+np.seterr(over="ignore")
+kernel = kernels_for("{metric}", "numba")[0]
+function, signature = TWINS[kernel.symbol]
+stamps = np.zeros((2, 6), np.uint64)
+counter = np.zeros(1, np.uint32)
+if kernel.metric == "vector.fp32":
+    # 32 of the 1024 threads of each block: a simulated thread is one of the host's.
+    inputs = kernel.inputs(rng, timed=False)
+    output = np.full((2, kernel.chains, kernel.threads), np.nan, np.float32)
+    cuda.jit(signature)(function)[2, 32](stamps.reshape(-1), inputs, output.reshape(-1), np.int32(2))
+    assert np.isnan(output[:, :, 32:]).all()
+    expected, bound = (a.reshape(kernel.chains, -1)[:, :32].ravel() for a in kernel.reference(inputs, 2))
+    check = Check.compare(output[:, :, :32].reshape(2, -1), expected, bound)
+else:
+    chunks, passes = 2, 2
+    words = chunks * kernel.chunk_bytes // 8
+    inputs = [rng.uniform(1, 2, words).view(np.uint64).view(kernel.word) for _ in range(kernel.input_arrays)]
+    parameter = kernel.parameter(rng)
+    output = np.full(words + 512, 0xFFFFFFFFFFFFFFFF, np.uint64).view(kernel.word)  # 512 words beyond the end
+    if kernel.output_is_sum:
+        output = np.zeros(1, kernel.word)
+    rest = () if parameter is None else (parameter,)
+    cuda.jit(signature)(function)[2, kernel.threads](
+        stamps.reshape(-1), counter, np.uint32(chunks), np.uint32(chunks * passes), *inputs, output, *rest
+    )
+    expected, bound = kernel.reference(inputs, parameter, words, passes)
+    assert kernel.output_is_sum or (output[words:].view(np.uint64) == 0xFFFFFFFFFFFFFFFF).all()
+    check = Check.compare(output[: expected.size], expected, bound)
+print(json.dumps([bool(check.passed), stamps.tolist(), counter.tolist()]))
+"""
+
+
+def simulate(metric: str, fault: str = "") -> tuple[bool, list[list[int]], list[int]]:
+    """(check passed, stamps, chunk counter afterwards) of one launch of a twin on two blocks."""
+    pytest.importorskip("numba_cuda", reason="the numba toolchain is not installed")
+    run = subprocess.run(
+        [sys.executable, "-c", SIMULATION.format(metric=metric, fault=fault)],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    passed, stamps, counter = json.loads(run.stdout)
+    return passed, stamps, counter
+
+
+@pytest.mark.parametrize("metric", sorted({kernel.metric for kernel in KERNELS if kernel.toolchain == "numba"}))
+def test_a_twin_in_the_simulator(metric: str) -> None:
+    passed, stamps, counter = simulate(metric)
+    assert passed
+    assert [row[:5] for row in stamps] == [[7, 11, 11, 13, 13]] * 2
+    # The simulator runs one block after the other: the first takes every chunk, the second is refused.
+    assert [row[5] for row in stamps] == ([2, 2] if metric == "vector.fp32" else [4, 0])
+    assert counter == [0], "the counter is ready for the next launch"
+
+
+@pytest.mark.parametrize(
+    ("metric", "fault"),
+    [
+        ("memory.write", "numba_twins.random_words = lambda place, seed: np.uint64(0x3F8000003F800000)"),
+        ("vector.fp32", "numba_twins.sixteen_steps = lambda *x: x[:8]"),
+    ],
+)
+def test_a_fault_in_a_twin_is_found(metric: str, fault: str) -> None:
+    assert not simulate(metric, fault)[0]
