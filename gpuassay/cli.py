@@ -5,15 +5,19 @@ Exit codes: 0 conforms, 1 does not, 2 usage, 3 inconclusive, 4 no usable GPU.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
-from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, USAGE
+from .cli_sheets import sheets
+from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, fail
 
 if TYPE_CHECKING:
     from .verdict import Judgement
@@ -34,12 +38,6 @@ class _Sections(click.Group):
             rows = [(name, self.commands[name].get_short_help_str(90)) for name in names]
             with formatter.section(section):
                 formatter.write_dl(rows)
-
-
-def fail(message: str, code: int = USAGE) -> NoReturn:
-    """One sentence on standard error, and the exit code."""
-    click.echo(f"gpuassay: {message}", err=True)
-    sys.exit(code)
 
 
 @click.group(
@@ -334,54 +332,35 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-class _SheetsGroup(click.Group):
-    """`gpuassay sheets L10` means `gpuassay sheets show L10`."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            args = ["show", *args]
-        return super().resolve_command(ctx, args)
+cli.add_command(sheets)
 
 
-@cli.group(cls=_SheetsGroup, invoke_without_command=True)
-@click.pass_context
-def sheets(ctx: click.Context) -> None:
-    """List the published specifications, or show one (`sheets show NAME`)."""
-    if ctx.invoked_subcommand is None:
-        from . import report
+class _Output(io.TextIOWrapper):
+    """Standard output whose failures cannot pass for a verdict: where the reader of a pipe (head, less) went away,
+    the command goes on to its own exit code; a full disk is one sentence and the code of a bad use."""
 
-        report.console().print(report.sheet_list())
+    def write(self, text: str, /) -> int:
+        return self._guarded(super().write, text) or len(text)
 
+    def flush(self) -> None:
+        self._guarded(super().flush)
 
-@sheets.command()
-@click.argument("name")
-def show(name: str) -> None:
-    """Every published value of one part, with its source and confidence."""
-    from . import report
-    from .sheets import SheetError, load, unpublished
-
-    never = unpublished(name)
-    if never is not None:
-        click.echo(never.statement)
-        for item in never.evidence:
-            source = never.sources[item.source]
-            click.echo(f"  - {item.text} [{source.title}{', ' + source.date if source.date else ''}]")
-        click.echo(f"Try: {', '.join(f'gpuassay sheets show {offer}' for offer in never.offers)}")
-        sys.exit(DIFFERS)
-    try:
-        found = load(name)
-    except SheetError as error:
-        fail(str(error))
-    report.console().print(report.sheet(found))
+    def _guarded(self, act: Callable[..., int | None], *arguments: str) -> int | None:
+        try:
+            return act(*arguments)
+        except OSError as error:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+            if not isinstance(error, BrokenPipeError):
+                fail(f"cannot write to standard output: {error.strerror}")
+            return None
 
 
 def main() -> None:
     """Entry point of the `gpuassay` command."""
+    out = sys.stdout
+    sys.stdout = _Output(out.buffer, out.encoding, out.errors, line_buffering=out.isatty())
     try:
         cli(standalone_mode=True)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) went away: nothing is wrong here.
-        sys.stderr.close()
-        sys.exit(CONFORMS)
+    finally:
+        sys.stdout.flush()

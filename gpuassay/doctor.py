@@ -114,7 +114,7 @@ def _writable(out: Path) -> Row:
     place = out
     while not place.exists() and place != place.parent:
         place = place.parent
-    usable = os.access(place, os.W_OK)
+    usable = place.is_dir() and os.access(place, os.W_OK)
     return Row(
         "results directory",
         usable,

@@ -1,3 +1,16 @@
-"""Exit codes of every command."""
+"""Exit codes of every command, and the way to leave with one."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
 
 CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU = range(5)
+
+
+def fail(message: str, code: int = USAGE) -> NoReturn:
+    """One sentence on standard error, and the exit code."""
+    click.echo(f"gpuassay: {message}", err=True)
+    sys.exit(code)

@@ -9,8 +9,9 @@ PREFIXED = ("FLOP/s", "OP/s", "B/s", "Hz", "B")
 def show(value: float, unit: str, digits: int = 4) -> str:
     """`value` (SI) with `digits` significant digits, prefixed where the unit takes one: 3.161 TB/s."""
     if unit in PREFIXED:
+        rounded = abs(float(f"{value:.{digits - 1}e}"))  # 999.99 GB/s shows as 1.000 TB/s
         for factor, prefix in PREFIXES:
-            if abs(value) >= factor:
+            if rounded >= factor:
                 return f"{_significant(value / factor, digits)} {prefix}{unit}"
     text = f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else _significant(value, digits)
     return text if unit in ("", "1") else f"{text} {unit}"

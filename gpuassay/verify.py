@@ -45,6 +45,7 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
         raise VerifyError(f"cannot write to {out}: {error.strerror}; choose another directory with --out") from error
     command = [
         sys.executable,
+        "-P",  # a file of the working directory that is called cuda.py or statistics.py is not meant
         "-m",
         "pytest",
         str(files("gpuassay").joinpath("suites")),

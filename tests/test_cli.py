@@ -163,3 +163,19 @@ def test_the_list_of_kernels_and_silicon_is_true() -> None:
     assert (REFERENCE / "README.md").read_text(encoding="utf-8") == readme(REFERENCE), (
         "make it again: python -m gpuassay.recordings results/reference"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence_and_never_a_verdict() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpuassay", "sheets"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=100
+        )
+    assert done.returncode == 2
+    assert done.stderr == "gpuassay: cannot write to standard output: No space left on device\n"
+
+
+def test_a_reader_that_went_away_changes_no_exit_code() -> None:
+    command = f"{sys.executable} -m gpuassay sheets show L10 | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (1, "")
