@@ -186,7 +186,7 @@ def _part(device: int) -> str:
 def _print(judgement: Judgement, path: Path, as_json: bool, *, replayed: bool) -> None:
     from . import report
 
-    if replayed:
+    if replayed and judgement.record is not None:
         run = judgement.record.run
         report.console(stderr=True).print(
             f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on "

@@ -1,21 +1,14 @@
-"""The metrics of metrics.toml: what each is called, which sheet quantity it is held against, what to expect of it."""
+"""The metrics of metrics.toml: what each is called, its unit, and which sheet quantity it is held against."""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class Attainment:
-    """Share of a nominal limit that the instrument attains on a known-good part."""
-
-    value: float
-    standard_uncertainty: float
-    source: str
+SUSTAINED, ENERGY = ".sustained", "energy."
 
 
 @dataclass(frozen=True)
@@ -24,26 +17,44 @@ class Metric:
 
     name: str
     title: str
-    kind: Literal["count", "rate", "bandwidth"]
+    kind: Literal["count", "rate", "bandwidth", "size", "clock", "other"]
     unit: str
     published: str | None = None
     tolerance: float = 0.0
-    attainment: Attainment | None = None
+
+    @property
+    def sustained(self) -> bool:
+        """Whether this is a settled rate: what a job gets, no statement about the silicon's capability."""
+        return self.name.endswith(SUSTAINED)
+
+    @property
+    def base(self) -> str:
+        """The name of the metric whose limit and calibration apply."""
+        return self.name.removesuffix(SUSTAINED)
 
 
 @cache
 def metrics() -> dict[str, Metric]:
     """The metrics of metrics.toml, in its order."""
     table = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text(encoding="utf-8"))
-    result = {}
-    for name, entry in table["metric"].items():
-        attainment = entry.pop("attainment", None)
-        if attainment:
-            attainment = Attainment(**attainment | {"source": table["source"][attainment["source"]]})
-        result[name] = Metric(name, attainment=attainment, **entry)
-    return result
+    return {name: Metric(name, **entry) for name, entry in table["metric"].items()}
+
+
+def known(name: str) -> Metric | None:
+    """The metric of that name, `.sustained` and `energy.` forms included, or None."""
+    if name in metrics():
+        return metrics()[name]
+    base = metrics().get(name.removesuffix(SUSTAINED).removeprefix(ENERGY))
+    if base is None or base.kind != "rate":
+        return None
+    if name == base.name + SUSTAINED:
+        return replace(base, name=name, title=f"{base.title}, sustained")
+    if name == ENERGY + base.name:
+        per_joule = base.unit.replace("/s", "/J")
+        return Metric(name, f"{base.title}, operations per joule", "other", per_joule)
+    return None
 
 
 def metric(name: str) -> Metric:
     """The metric of that name. One that metrics.toml does not list is shown, and judged against nothing."""
-    return metrics().get(name, Metric(name, name, "rate", "FLOP/s"))
+    return known(name) or Metric(name, name, "other", "FLOP/s")

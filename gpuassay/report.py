@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,7 @@ from .sheets import Sheet, all_sheets
 from .units import show
 from .verdict import Judgement, Verdict
 
+BAR = 30  # characters
 STYLES = {
     "conforms": "green",
     "below": "bold red",
@@ -35,6 +37,13 @@ def judgement(result: Judgement) -> RenderableType:
     reasons = [(v.metric, v.reason) for v in result.verdicts if v.reason]
     if reasons:
         parts += ["", Text("Why", style="bold"), _pairs(reasons)]
+    differing = [v for v in result.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
+    if differing:
+        parts += [
+            "",
+            Text("Where the difference to the printed figure comes from", style="bold"),
+            _waterfall(differing),
+        ]
     if result.findings:
         parts += [
             "",
@@ -48,17 +57,53 @@ def judgement(result: Judgement) -> RenderableType:
         "",
         Text(
             "verdict: capability, that is work per clock and SM (bandwidth: of nominal) against the silicon or its "
-            "cap. delivered: the absolute rate against the printed figure. U: expanded uncertainty, k = 2. "
-            "Guard bands of U on either side of the tolerance limit (JCGM 106).",
+            "cap. delivered: the absolute rate against the printed figure. Both are corrected for what a good part "
+            f"attains. Decision rule: {result.rule.text}. {_multiplicity(result)}",
             style="dim",
         ),
     ]
     return Group(*parts)
 
 
+def _multiplicity(result: Judgement) -> str:
+    found = result.multiplicity
+    return (
+        f"Of {found.comparisons} comparisons, {found.expected_false_alarms_of_a_good_part:.2g} false alarms are "
+        f"expected of a part that is exactly right, {found.expected_false_alarms_at_the_limit:.2g} at most of one "
+        "that is exactly at every tolerance limit."
+    )
+
+
+def _waterfall(verdicts: Sequence[Verdict]) -> Table:
+    """measured / published, factor by factor: each bar begins where the one above it ends."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    for justify in ("left", "right", "left", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    for verdict in verdicts:
+        reached, rows = 0.0, []
+        for name, factor in verdict.attribution.items():
+            rows.append((name, factor, reached, reached + math.log(factor.ratio)))
+            reached += math.log(factor.ratio)
+        ends = [end for _, _, start, stop in rows for end in (start, stop)]
+        low, width = min(ends), max(max(ends) - min(ends), 0.02)
+        for place, (name, factor, start, stop) in enumerate(rows):
+            left, right = sorted(round((end - low) / width * BAR) for end in (start, stop))
+            bar = Text(" " * left + "\u2588" * max(right - left, 0) + ("\u258f" if left == right else ""))
+            bar.stylize("red" if stop < start else "magenta" if stop > start else "dim")
+            label = f"{name} ({factor.nature})"
+            shown = f"x {factor.ratio:.4f} \u00b1 {factor.expanded_uncertainty:.4f}"
+            table.add_row(f"  {verdict.metric}" if place == 0 else "", label, shown, bar)
+        total = Text(f"= x {math.exp(reached):.4f}", style="bold")
+        named = ", ".join(f"{cause} {share:.0%} of the time" for cause, share in verdict.causes.items())
+        table.add_row("", "measured / published", total, Text(named, style="dim"))
+    return table
+
+
 def _provenance(result: Judgement) -> str:
-    run = result.record.run
     sheet = f"Sheet: {result.sheet.title}. {result.sheet.summary}"
+    if result.record is None:
+        return f"Figures from {result.source}, as their makers gave them. {sheet}"
+    run = result.record.run
     return f"Measured {str(run['started'])[:10]} by {run['instrument']}, run {str(run['run_id'])[:8]}. {sheet}"
 
 

@@ -1,167 +1,127 @@
 """Record + sheet -> a verdict per metric, with its uncertainty and the reason for any difference.
 
-Terms are metrology's: GUM (JCGM 100:2008) for uncertainty, JCGM 106:2012 for the decision. Two questions, two
-verdicts. *Capability*: work per clock and per SM (bandwidth: of the memory's nominal rate) against what the silicon,
-or its cap, allows. *Delivery*: the absolute rate, at the clock that the part chose, against the printed figure.
-
-Everything here is a pure function of the record and the sheet: a run can be judged again on any machine.
+Terms are metrology's: GUM (JCGM 100:2008) for uncertainty, JCGM 106:2012 for the decision. Everything here is a pure
+function of the record and the sheet: a run can be judged again on any machine. One metric is judged in
+`conformity`; here they are brought together with what the instrument and the device say of themselves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, measured
+from . import agreement, calibration, measured
 from .agreement import Finding
-from .measured import COVERAGE_FACTOR, Measured, Term, combined, rectangular
+from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
+from .decision import Rule
+from .measured import Measured
 from .metrics import Metric, metric, metrics
 from .record import Record
-from .sheets import Quantity, Sheet
-from .units import show
+from .sheets import Sheet
+
+__all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "judge", "limit_shares"]
 
 SCHEMA = "gpuassay.judgement/1"
 # Findings that make a measurement invalid: what it says of the part cannot be told from what disturbed it.
-DOUBTS = ("toolchains-disagree", "clocks-disagree", "other-process")
+DOUBTS = ("clocks-disagree", "other-process")
+# ... and one that leaves a shown capability standing: where the CUDA C++ kernel reaches the limit, a slower Numba twin
+# says something of its compiler. Only a shortfall, or an excess, that one toolchain alone shows is in doubt.
+DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree")
 
-Word = Literal[
-    "conforms",
-    "below",
-    "above",
-    "inconclusive",
-    "unattainable sheet",
-    "not published",
-    "not measured",
-]
+Overall = Literal["conforms", "does not conform", "inconclusive"]
 
 
 @dataclass(frozen=True)
-class Capability:
-    """Work per clock and SM (or bandwidth over nominal), corrected for attainment, over the limit: 1 is the limit."""
+class Multiplicity:
+    """How many comparisons the overall verdict rests on, and how many false alarms to expect among them: at the
+    limit, were every true value exactly at a tolerance limit; for a good part, were every one exactly right."""
 
-    value: float
-    limit: float
-    unit: str
-    ratio: float
-    expanded_uncertainty: float
-    tolerance: float
-    budget: tuple[Term, ...]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One metric held against one sheet. SI units; None where absent. `expanded_uncertainty` is of `measured`,
-    absolute, k = 2, attainment not included; `budget` has its terms and those of the comparison with the sheet.
-    `share_of_limit` is without correction for attainment."""
-
-    metric: str
-    title: str
-    published: float | None
-    published_text: str | None
-    measured: float | None
-    unit: str
-    expanded_uncertainty: float | None
-    share_of_published: float | None
-    share_of_limit: float | None
-    verdict: Word
-    delivered_verdict: Word
-    reason: str
-    quantity: str | None = None
-    capability: Capability | None = None
-    attribution: dict[str, float] = field(default_factory=dict)
-    causes: dict[str, float] = field(default_factory=dict)
-    rounds: int = 0
-    budget: tuple[Term, ...] = ()
+    comparisons: int
+    risk_at_the_limit: float
+    expected_false_alarms_at_the_limit: float
+    expected_false_alarms_of_a_good_part: float
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """All verdicts of one record against one sheet."""
+    """All verdicts of one record, or of one file of figures, against one sheet."""
 
     part: str
     sheet: Sheet
-    overall: Literal["conforms", "does not conform", "inconclusive"]
-    overall_delivered: Literal["conforms", "does not conform", "inconclusive"]
+    overall: Overall
+    overall_delivered: Overall
     summary: str
     verdicts: tuple[Verdict, ...]
     findings: tuple[Finding, ...]
     choice: tuple[str, ...]
-    record: Record
+    rule: Rule
+    record: Record | None = None
+    source: str = ""  # where the figures come from, where there is no record
+
+    @property
+    def multiplicity(self) -> Multiplicity:
+        """Of the comparisons that could have failed the part."""
+        judged = [v.capability for v in self.verdicts if v.capability is not None]
+        return Multiplicity(
+            len(judged),
+            self.rule.risk_at_the_limit,
+            len(judged) * self.rule.risk_at_the_limit,
+            sum(c.false_alarm_probability for c in judged),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The judgement as every `--json` prints it; schema "gpuassay.judgement/1"."""
-        return {
+        run = self.record.run if self.record else None
+        document = {
             "schema": SCHEMA,
             "part": self.part,
             "sheet": self.sheet.name,
             "overall": self.overall,
             "overall_delivered": self.overall_delivered,
             "summary": self.summary,
-            "record": {
-                "run_id": self.record.run["run_id"],
-                "started": self.record.run["started"],
-                "instrument": self.record.run["instrument"],
-                "samples": self.record.run["samples"],
+            "decision_rule": asdict(self.rule) | {"text": self.rule.text},
+            "multiplicity": asdict(self.multiplicity),
+            "source": self.source or None,
+            "record": None
+            if run is None or self.record is None
+            else {
+                "run_id": run["run_id"],
+                "started": run["started"],
+                "instrument": run["instrument"],
+                "samples": run["samples"],
                 "complete": self.record.complete,
             },
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "findings": [asdict(finding) for finding in self.findings],
         }
+        return {key: _finite(value) for key, value in document.items()}
 
 
-def decide(ratio: float, expanded_uncertainty: float, tolerance: float) -> Word:
-    """The decision rule. `ratio` is 1 at the limit, the tolerance interval is 1 +- `tolerance`, and the guard band
-    is the expanded uncertainty on either side (JCGM 106:2012, 8.3): a part conforms only if it is inside by U, and
-    fails only if it is outside by U. In between the measurement does not decide."""
-    if abs(ratio - 1) <= tolerance - expanded_uncertainty:
-        return "conforms"
-    if ratio < 1 - tolerance - expanded_uncertainty:
-        return "below"
-    if ratio > 1 + tolerance + expanded_uncertainty:
-        return "above"
-    return "inconclusive"
-
-
-def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictions: Iterable[str] = ()) -> Judgement:
-    """Judges every metric of `record` against `sheet`.
+def judge(
+    record: Record,
+    sheet: Sheet,
+    choice: Iterable[str] = (),
+    contradictions: Iterable[str] = (),
+    rule: Rule | None = None,
+) -> Judgement:
+    """Judges every metric of `record` against `sheet` by `rule` (by default U at k = 2, guard bands of one U).
 
     `choice` explains how the sheet was chosen, `contradictions` are identity findings (sheets.choose).
     """
-    findings = [Finding(f["code"], f["severity"], f.get("metric"), f["text"]) for f in record.findings]
-    findings += [Finding("identity", "error", None, text) for text in contradictions]
-    if not record.complete:
-        findings.append(Finding("incomplete-record", "warning", None, record.problem or "the run did not finish"))
-    if record.run["samples"] != "kept":
-        findings.append(
-            Finding(
-                "samples-not-kept",
-                "warning",
-                None,
-                f"made by {record.run['instrument']}, samples not kept: dispersion is unknown, and a verdict that "
-                "needs it is inconclusive",
-            )
-        )
-    if record.run["samples"] == "kept":
-        rounds, telemetry = record.rounds(), record.telemetry()
-        seen_sms = {int(sm) for ids in rounds["sm_id"] for sm in ids}
-        verdicts = _count_verdicts(len(seen_sms) or None, "distinct %smid at work", sheet)
-        if len(rounds):
-            findings += agreement.findings(rounds, telemetry, record)
-        for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
-            of_metric = rounds[rounds["metric"] == name]
-            ours = of_metric[of_metric["toolchain"] == "cuda c++"]
-            taken = measured.from_rounds(ours if len(ours) else of_metric, record, telemetry)
-            verdict = _judge_metric(metric(name), taken, sheet)
-            doubt = next((f.text for f in findings if f.code in DOUBTS and f.metric in (None, name)), None)
-            verdicts.append(_undecided(verdict, doubt) if doubt else verdict)
-    else:
-        claimed = record.claims.get("count.sm")
-        verdicts = _count_verdicts(claimed, "as the device claims; nothing here counted them", sheet)
-        for line in record.medians:
-            if line["metric"] in metrics() and not line.get("variant"):
-                verdicts.append(_judge_metric(metric(line["metric"]), measured.from_median(line), sheet))
+    rule = rule or Rule()
+    findings = _findings(record, contradictions)
+    itself = {str(record.run["run_id"])} | {str(record.claims[key]) for key in ("uuid",) if key in record.claims}
+    capability = record.claims.get("compute_capability") or record.claims.get("cuda.compute_capability")
+    if calibration.contains(itself):
+        text = "this board is among those that calibrated the instrument: it is judged by the others, or by the prior"
+        findings.append(Finding("calibration-excludes-itself", "info", None, text))
+    verdicts = []
+    for name, taken in _measurements(record):
+        attained = calibration.attainment(metric(name).base, capability, itself)
+        verdict = judge_metric(metric(name), taken, sheet, attained, rule)
+        verdicts.append(_doubted(verdict, findings))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
     missing = {line["metric"]: line["reason"] for line in record.not_measured} | failed
@@ -170,253 +130,93 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
             verdicts.append(_not_measured(metric(name), sheet, reason))
     order = {name: place for place, name in enumerate(metrics())}
     verdicts.sort(key=lambda v: order.get(v.metric, len(order)))
+    part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
+    return conclude(part, sheet, verdicts, findings, rule, choice=tuple(choice), record=record)
+
+
+def conclude(
+    part: str, sheet: Sheet, verdicts: list[Verdict], findings: list[Finding], rule: Rule, **rest: Any
+) -> Judgement:
+    """The overall verdict of `verdicts` and `findings`."""
     overall = _overall([(v.quantity, v.verdict) for v in verdicts])
     delivered = _overall([(v.quantity, v.delivered_verdict) for v in verdicts])
-    part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
     identity = any(f.code == "identity" for f in findings)
     if identity:
         overall = "does not conform"
     elif overall == "conforms" and any(f.severity == "error" for f in findings):
         overall = "inconclusive"
+    summary = _summary(part, sheet, overall, verdicts, identity)
     return Judgement(
-        part,
-        sheet,
-        overall,
-        delivered,
-        _summary(part, sheet, overall, verdicts, identity),
-        tuple(verdicts),
-        tuple(findings),
-        tuple(choice),
-        record,
+        part, sheet, overall, delivered, summary, tuple(verdicts), tuple(findings), rule=rule, **{"choice": ()} | rest
     )
 
 
-# -- one metric against one sheet -------------------------------------------------------------------------
-
-
-def _judge_metric(metric: Metric, measured: Measured, sheet: Sheet) -> Verdict:
-    published = sheet.published_quantity(metric.published) if metric.published else None
-    silicon = sheet.silicon_quantity(metric.published) if metric.published and metric.kind == "rate" else None
-    capability = _capability(metric, measured, published, silicon)
-    word, reason = _capability_verdict(metric, measured, capability, published)
-    delivered, delivered_reason = _delivered_verdict(metric, measured, published, sheet, silicon)
-    attribution = _attribution(metric, measured, published, sheet, silicon)
-    if delivered_reason:
-        reason = f"{reason}; {delivered_reason}"
-    if delivered in ("below", "above") and word == "conforms":
-        reason += _because(attribution, measured.causes)
-    if measured.conditions:
-        reason += f" ({measured.conditions})"
-    relative = combined(measured.terms)
-    return Verdict(
-        metric=metric.name,
-        title=metric.title,
-        published=published.si if published else None,
-        published_text=published.text if published else None,
-        measured=measured.rate,
-        unit=metric.unit,
-        expanded_uncertainty=(
-            COVERAGE_FACTOR * relative * measured.rate
-            if measured.rate is not None and measured.dispersion_known
-            else None
-        ),
-        share_of_published=measured.rate / published.si if published and measured.rate is not None else None,
-        share_of_limit=capability.value / capability.limit if capability else None,
-        verdict=word,
-        delivered_verdict=delivered,
-        reason=reason,
-        quantity=metric.published,
-        capability=capability,
-        attribution=attribution,
-        causes=measured.causes,
-        rounds=measured.rounds,
-        budget=measured.terms + _attainment_terms(metric) + _sheet_terms(published),
-    )
-
-
-def _attainment_terms(metric: Metric) -> tuple[Term, ...]:
-    if metric.attainment is None:
-        return ()
-    relative = metric.attainment.standard_uncertainty / metric.attainment.value
-    return (Term("attainment", relative, "B", "normal", metric.attainment.source),)
-
-
-def _sheet_terms(published: Quantity | None) -> tuple[Term, ...]:
-    if published is None or published.rounding_half_width_si == 0:
-        return ()
-    return (rectangular("sheet rounding", published.rounding_half_width_si / published.si, published.text),)
-
-
-def _capability(
-    metric: Metric, measured: Measured, published: Quantity | None, silicon: Quantity | None
-) -> Capability | None:
-    """The rate per clock and SM over the silicon's; bandwidth over the published one."""
-    if metric.attainment is None:
-        return None
-    if metric.kind == "bandwidth":
-        if published is None or measured.rate is None:
-            return None
-        value, limit, unit = measured.rate, published.si, "B/s"
-        terms = measured.terms + _attainment_terms(metric) + _sheet_terms(published)
-    else:
-        if silicon is None or measured.per_clock is None:
-            return None
-        value, limit, unit = measured.per_clock, silicon.si, silicon.unit
-        terms = measured.clock_terms + _attainment_terms(metric)
-    ratio = value / metric.attainment.value / limit
-    return Capability(value, limit, unit, ratio, COVERAGE_FACTOR * combined(terms) * ratio, metric.tolerance, terms)
-
-
-def _capability_verdict(
-    metric: Metric, measured: Measured, capability: Capability | None, published: Quantity | None
-) -> tuple[Word, str]:
-    if capability is None:
-        if metric.published is None or published is None:
-            return "not published", "no sheet value to compare with"
-        if metric.kind == "rate" and measured.per_clock is None:
-            return "not measured", "no clock was recorded, so the rate per clock and SM is unknown"
-        return "not published", "the silicon's rate per clock and SM is not known"
-    word = decide(capability.ratio, capability.expanded_uncertainty, capability.tolerance)
-    text = _capability_text(capability, metric)
-    if not measured.dispersion_known:
-        # Without samples the dispersion may be anything up to what would make the instrument unfit for this
-        # tolerance at all (JCGM 106, 7.6: measurement capability index below 1, U = half the tolerance interval).
-        if (
-            decide(
-                capability.ratio,
-                capability.expanded_uncertainty + capability.tolerance,
-                capability.tolerance,
-            )
-            != word
-        ):
-            return "inconclusive", f"{text}; needs the samples, which were not kept"
-        if word != "inconclusive":
-            return word, f"{text}; holds for any dispersion the instrument may have had"
-    if word == "inconclusive":
-        text += f"; within U = {capability.expanded_uncertainty:.1%} of the limit of {capability.tolerance:.1%}"
-    return word, text
-
-
-def _capability_text(capability: Capability, metric: Metric) -> str:
-    if metric.kind == "bandwidth":
-        return (
-            f"{capability.value / capability.limit:.1%} of the printed bandwidth, "
-            f"{capability.ratio - 1:+.1%} against what a good part attains"
-        )
-    return f"{capability.value:.1f} of {capability.limit:.0f} {capability.unit}"
-
-
-def _delivered_verdict(
-    metric: Metric,
-    measured: Measured,
-    published: Quantity | None,
-    sheet: Sheet,
-    silicon: Quantity | None,
-) -> tuple[Word, str]:
-    if published is None or metric.attainment is None:
-        return "not published", ""
-    if measured.rate is None:
-        return "not measured", ""
-    ratio = measured.rate / metric.attainment.value / published.si
-    uncertainty = (
-        COVERAGE_FACTOR * combined(measured.terms + _attainment_terms(metric) + _sheet_terms(published)) * ratio
-    )
-    word = decide(ratio, uncertainty, metric.tolerance)
-    if not measured.dispersion_known and decide(ratio, uncertainty + metric.tolerance, metric.tolerance) != word:
-        return "inconclusive", ""
-    if metric.kind == "bandwidth":
-        return word, ""
-    share = f"delivers {measured.rate / published.si:.1%} of the printed {published.text}"
-    most = _attainable(sheet, silicon)
-    if word == "below" and most is not None and published.si - published.rounding_half_width_si > most:
-        return (
-            "unattainable sheet",
-            f"{share}, which no clock of this part reaches (at most {show(most, metric.unit)})",
-        )
-    return word, share
-
-
-def _attainable(sheet: Sheet, silicon: Quantity | None) -> float | None:
-    """SMs x rate per SM and clock x maximum clock: the most that the silicon can do, or None where unknown."""
-    sms, clock = (
-        _sm_count(sheet),
-        sheet.silicon_quantity("clock.sm.max") or sheet.published_quantity("clock.sm.max"),
-    )
-    if silicon is None or sms is None or clock is None:
-        return None
-    return sms * silicon.si * clock.si
-
-
-def _sm_count(sheet: Sheet) -> float | None:
-    quantity = sheet.published_quantity("count.sm") or sheet.silicon_quantity("count.sm")
-    return quantity.si if quantity else None
-
-
-def _attribution(
-    metric: Metric,
-    measured: Measured,
-    published: Quantity | None,
-    sheet: Sheet,
-    silicon: Quantity | None,
-) -> dict[str, float]:
-    """measured / published as a product of factors. For a rate: SMs, clock (against the one that the published
-    figure implies), rate per SM and clock; `rest` is what they leave (launch cost, the tail of the launch). For
-    bandwidth: the nominal bandwidth that the device claims, and the share of it attained."""
-    if published is None or measured.rate is None:
-        return {}
-    total = measured.rate / published.si
-    if metric.kind == "bandwidth":
-        if measured.nominal_bytes_per_s is None:
-            return {}
-        nominal = measured.nominal_bytes_per_s / published.si
-        return {"memory clock x bus width": nominal, "share of nominal attained": total / nominal}
-    sms = _sm_count(sheet)
-    if not (sms and silicon and measured.sm_count and measured.sm_clock_hz and measured.per_clock):
-        return {}
-    factors = {
-        "SMs": measured.sm_count / sms,
-        "clock": measured.sm_clock_hz / (published.si / sms / silicon.si),
-        "rate per SM and clock": measured.per_clock / silicon.si,
+def limit_shares(record: Record, sheet: Sheet) -> dict[str, float]:
+    """Per metric, measured over the sheet's nominal limit, without any correction: what `calibrate` collects."""
+    found = {name: limit_share(metric(name), taken, sheet) for name, taken in _measurements(record)}
+    return {
+        name: share for name, share in found.items() if share is not None and metric(name).kind in ("rate", "bandwidth")
     }
-    return factors | {"rest": total / math.prod(factors.values())}
 
 
-def _because(attribution: dict[str, float], causes: dict[str, float]) -> str:
-    if not attribution:
-        return ""
-    name = max(attribution, key=lambda key: abs(math.log(attribution[key])))
-    named = ", ".join(f"{cause} ({share:.0%} of the time)" for cause, share in causes.items())
-    return f", cause: {name} x {attribution[name]:.3f}" + (f" ({named})" if named and name == "clock" else "")
-
-
-def _count_verdicts(seen: int | None, how: str, sheet: Sheet) -> list[Verdict]:
-    """The number of SMs is exact: no uncertainty, no tolerance."""
-    published = sheet.published_quantity("count.sm") or sheet.silicon_quantity("count.sm")
-    if seen is None:
-        return []
-    if published is None:
-        word: Word = "not published"
-        reason = how
-    else:
-        word = "conforms" if seen == published.si else "above" if seen > published.si else "below"
-        reason = f"{seen} SMs, the sheet has {published.si:.0f} ({how})"
-    return [
-        Verdict(
-            metric="count.sm",
-            title=metric("count.sm").title,
-            published=published.si if published else None,
-            published_text=published.text if published else None,
-            measured=float(seen),
-            unit="1",
-            expanded_uncertainty=0.0,
-            share_of_published=seen / published.si if published else None,
-            share_of_limit=seen / published.si if published else None,
-            verdict=word,
-            delivered_verdict=word,
-            reason=reason,
-            quantity="count.sm",
+def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
+    """What the record itself says, what identity says, and where instrument and device disagree."""
+    findings = [Finding(f["code"], f["severity"], f.get("metric"), f["text"]) for f in record.findings]
+    findings += [Finding("identity", "error", None, text) for text in contradictions]
+    if not record.complete:
+        findings.append(Finding("incomplete-record", "warning", None, record.problem or "the run did not finish"))
+    if record.run["samples"] != "kept":
+        text = (
+            f"made by {record.run['instrument']}, samples not kept: each figure stands for itself, dispersion unknown"
         )
-    ]
+        findings.append(Finding("samples-not-kept", "warning", None, text))
+    elif len(rounds := record.rounds()):
+        findings += agreement.findings(rounds, record.telemetry(), record)
+    return findings
+
+
+def _measurements(record: Record) -> list[tuple[str, Measured]]:
+    """Every metric of a record with its measured values; CUDA C++ where both toolchains measured."""
+    if record.run["samples"] != "kept":
+        claimed = record.claims.get("count.sm")
+        found = [("count.sm", Measured(claimed, conditions="as the device claims; nothing here counted them"))]
+        return [pair for pair in found if pair[1].rate is not None] + [
+            (line["metric"], measured.from_median(line))
+            for line in record.medians
+            if line["metric"] in metrics() and not line.get("variant")
+        ]
+    rounds, telemetry = record.rounds(), record.telemetry()
+    seen = {int(sm) for ids in rounds["sm_id"] for sm in ids}
+    found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
+    for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
+        of_metric = rounds[rounds["metric"] == name]
+        ours = of_metric[of_metric["toolchain"] == "cuda c++"]
+        found.append((name, measured.from_rounds(ours if len(ours) else of_metric, record, telemetry)))
+    return found
+
+
+def _doubted(verdict: Verdict, findings: list[Finding]) -> Verdict:
+    """The verdict, made inconclusive where a finding says that the measurement was not valid."""
+    if verdict.metric == "count.sm":
+        return verdict
+
+    def cause(codes: tuple[str, ...]) -> str | None:
+        return next((f.text for f in findings if f.code in codes and f.metric in (None, verdict.metric)), None)
+
+    always, of_differences = cause(DOUBTS), cause(DOUBTS_OF_DIFFERENCES)
+    words: dict[str, Word] = {}
+    for name in ("verdict", "delivered_verdict"):
+        word = getattr(verdict, name)
+        doubted = (always and word == "conforms") or (of_differences and word in ("below", "above"))
+        words[name] = "inconclusive" if doubted else word
+    if words["verdict"] == verdict.verdict and words["delivered_verdict"] == verdict.delivered_verdict:
+        return verdict
+    return replace(
+        verdict,
+        verdict=words["verdict"],
+        delivered_verdict=words["delivered_verdict"],
+        reason=f"{always or of_differences}; {verdict.reason}",
+    )
 
 
 def _not_measured(metric: Metric, sheet: Sheet, reason: str) -> Verdict:
@@ -438,20 +238,9 @@ def _not_measured(metric: Metric, sheet: Sheet, reason: str) -> Verdict:
     )
 
 
-def _undecided(verdict: Verdict, cause: str) -> Verdict:
-
-    decided = ("conforms", "below", "above")
-    return replace(
-        verdict,
-        verdict="inconclusive" if verdict.verdict in decided else verdict.verdict,
-        delivered_verdict="inconclusive" if verdict.delivered_verdict in decided else verdict.delivered_verdict,
-        reason=f"{cause}; {verdict.reason}",
-    )
-
-
 def _overall(
     words: list[tuple[str | None, Word]],
-) -> Literal["conforms", "does not conform", "inconclusive"]:
+) -> Overall:
     """By published quantity: one that any metric finds below or above fails the part; one that a metric finds
     conforming is met, for it is the best access pattern that shows what the part can do."""
     by_quantity: dict[str, set[Word]] = {}
@@ -488,3 +277,12 @@ def _names(pairs: Iterable[tuple[str, Word]], shown: int = 3) -> str:
         f"{word}: {', '.join(names[:shown])}" + (f" and {len(names) - shown} more" if len(names) > shown else "")
         for word, names in by_word.items()
     )
+
+
+def _finite(value: Any) -> Any:
+    """For JSON: infinite degrees of freedom are null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,18 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import H20
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpuassay.cli import exit_code
-from gpuassay.measured import median_uncertainty
-from gpuassay.verdict import Judgement, Verdict, decide
+from gpuassay.verdict import Judgement, Verdict
 
 Judged = Callable[..., Judgement]
-fractions = st.floats(0, 0.5)
 
 
 def of(judgement: Judgement, metric: str) -> Verdict:
@@ -29,58 +24,6 @@ def of(judgement: Judgement, metric: str) -> Verdict:
 def codes(judgement: Judgement) -> set[str]:
     """Codes of all findings."""
     return {finding.code for finding in judgement.findings}
-
-
-# -- the decision rule -------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 3), fractions, fractions)
-def test_no_wider_uncertainty_turns_a_verdict_round(ratio: float, uncertainty: float, tolerance: float) -> None:
-    sharp, blunt = decide(ratio, 0.0, tolerance), decide(ratio, uncertainty, tolerance)
-    assert blunt in (sharp, "inconclusive")
-    assert sharp != "inconclusive"
-
-
-@given(st.floats(0, 3), st.floats(0, 3), fractions, fractions)
-def test_more_is_never_judged_as_less(first: float, second: float, uncertainty: float, tolerance: float) -> None:
-    rank = {"below": 0, "inconclusive": 1, "conforms": 1, "above": 2}
-    low, high = sorted((first, second))
-    assert rank[decide(low, uncertainty, tolerance)] <= rank[decide(high, uncertainty, tolerance)]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "uncertainty", "word"),
-    [
-        (1.0, 0.01, "conforms"),
-        (0.991, 0.01, "inconclusive"),
-        (0.98, 0.01, "inconclusive"),
-        (0.97, 0.01, "below"),
-        (1.04, 0.01, "above"),
-        (1.0, 0.02, "inconclusive"),
-    ],
-)
-def test_guard_bands_at_a_tolerance_of_15_permille(ratio: float, uncertainty: float, word: str) -> None:
-    assert decide(ratio, uncertainty, 0.015) == word
-
-
-@pytest.mark.parametrize("draw", ["normal", "exponential", "standard_t"])
-def test_the_median_lies_in_its_interval_as_often_as_stated(draw: str) -> None:
-    """k = 2 on a symmetric reading of the 95 % order-statistic interval; 2000 samples of 25 rounds."""
-    rng = np.random.default_rng(1)
-    draws = {
-        "normal": (lambda: rng.normal(size=25), 0.0),
-        "exponential": (lambda: rng.exponential(size=25), math.log(2)),
-        "standard_t": (lambda: rng.standard_t(2, size=25), 0.0),
-    }
-    sample, truth = draws[draw]
-    hits = sum(abs(np.median(x) - truth) <= 2 * median_uncertainty(x) for x in (sample() for _ in range(2000)))
-    assert 0.92 <= hits / 2000 <= 0.99
-
-
-def test_one_value_has_no_dispersion_and_few_have_their_range() -> None:
-    assert median_uncertainty([5.0]) == 0.0
-    assert median_uncertainty([4.0, 6.0]) == 1.0
-    assert median_uncertainty([2.0 * x for x in (1.0, 3.0, 9.0)]) == 2 * median_uncertainty([1.0, 3.0, 9.0])
 
 
 # -- parts -------------------------------------------------------------------------------------------------
@@ -104,7 +47,7 @@ def test_a_genuine_h20_conforms_above_its_printed_figure(judged: Judged) -> None
     assert judgement.overall == "conforms"
     bf16 = of(judgement, "tensor.bf16")
     assert (bf16.verdict, bf16.delivered_verdict) == ("conforms", "above")
-    assert bf16.attribution["clock"] == pytest.approx(1.98 / 1.853, rel=1e-3)
+    assert bf16.attribution["clock"].ratio == pytest.approx(1.98 / 1.853, rel=1e-3)
     fp32 = of(judgement, "vector.fp32")
     assert (fp32.verdict, fp32.delivered_verdict) == ("conforms", "unattainable sheet")
     assert "at most 39.54 TFLOP/s" in fp32.reason
@@ -154,11 +97,14 @@ def test_a_disturbed_measurement_decides_nothing(judged: Judged, model: dict[str
     assert exit_code(judgement, "capability") == 3
 
 
-def test_toolchains_that_disagree_decide_nothing(judged: Judged) -> None:
+def test_a_slower_twin_is_a_finding_and_a_shortfall_of_one_toolchain_alone_is_in_doubt(judged: Judged) -> None:
     judgement = judged(profile="standard", numba=0.97)
     assert "toolchains-disagree" in codes(judgement)
-    assert of(judgement, "vector.fp32").verdict == "inconclusive"
-    assert of(judgement, "tensor.bf16").verdict == "conforms"
+    assert of(judgement, "vector.fp32").verdict == "conforms"
+    rates = H20["rates"] | {"vector.fp32": 256 * 0.96}  # type: ignore[operator]
+    short = of(judged(**H20 | {"profile": "standard", "numba": 1.03, "rates": rates}), "vector.fp32")
+    assert short.verdict == "inconclusive"
+    assert "Numba reaches 103" in short.reason
 
 
 def test_a_misstated_clock_is_a_finding_and_changes_no_verdict(judged: Judged) -> None:
@@ -178,14 +124,16 @@ def test_a_wrong_result_has_no_rate(judged: Judged) -> None:
 def test_factors_multiply_to_the_share_of_the_sheet(judged: Judged) -> None:
     for verdict in judged().verdicts:
         if verdict.attribution and verdict.share_of_published is not None:
-            assert math.prod(verdict.attribution.values()) == pytest.approx(verdict.share_of_published)
+            assert math.prod(f.ratio for f in verdict.attribution.values()) == pytest.approx(verdict.share_of_published)
 
 
 def test_the_budget_adds_up(judged: Judged) -> None:
     for verdict in judged().verdicts:
         if verdict.capability:
             total = math.sqrt(sum(term.relative**2 for term in verdict.capability.budget))
-            assert verdict.capability.expanded_uncertainty == pytest.approx(2 * total * verdict.capability.ratio)
+            assert verdict.capability.expanded_uncertainty == pytest.approx(
+                2 * total * verdict.capability.ratio, rel=1e-3
+            )
             assert {term.evaluation for term in verdict.capability.budget} == {"A", "B"}
 
 
