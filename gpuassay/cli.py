@@ -17,6 +17,7 @@ import click
 
 from . import __version__
 from .cli_sheets import sheets
+from .cli_trust import calibrate, identify, selftest
 from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, fail
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 EXIT_CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
 SECTIONS = {
     "Measure": ("verify",),
-    "Judge": ("sheets",),
-    "Trust the instrument": ("doctor", "devices", "census"),
+    "Judge": ("identify", "sheets"),
+    "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
 
 
@@ -135,7 +136,7 @@ def verify(
         elif replay is not None:
             path = Path(replay)
         else:
-            path = _measure(device, profile, out)
+            path = measure_device(device, profile, out)
         judgement = judge_record(path, against)
     except (RecordError, SheetError, VerifyError) as error:
         fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))
@@ -152,7 +153,8 @@ def exit_code(judgement: Judgement, require: str) -> int:
     return CONFORMS
 
 
-def _measure(device: int, profile: str, out: Path) -> Path:
+def measure_device(device: int, profile: str, out: Path) -> Path:
+    """Measures, and returns the record's path; ends the program where no GPU can be measured."""
     from .claims import NoDriver
     from .verify import NoUsableGpu, measure
 
@@ -332,7 +334,8 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-cli.add_command(sheets)
+for _command in (calibrate, identify, selftest, sheets):
+    cli.add_command(_command)
 
 
 class _Output(io.TextIOWrapper):

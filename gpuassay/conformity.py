@@ -94,8 +94,8 @@ def judge_metric(
         attainment = None  # a library is no calibrated kernel: what it reaches, the part can do at least
     limit = nominal_limit(metric, sheet)
     by_clock = metric.kind == "rate" and measured.per_clock is not None
-    capability = _capability(metric, measured, limit, attainment, rule)
-    delivered = _delivered(metric, measured, published, sheet, attainment, rule)
+    capability = capability_of(metric, measured, limit, attainment, rule)
+    delivered = delivery_of(metric, measured, published, sheet, attainment, rule)
     if capability is not None:
         word, reason = _bounded(capability.word, measured), _capability_reason(metric, measured, capability, limit)
     elif delivered is not None and metric.kind in ("rate", "bandwidth", "size", "clock"):
@@ -184,7 +184,7 @@ def sm_count(sheet: Sheet) -> float | None:
 # -- capability ----------------------------------------------------------------------------------------------
 
 
-def _capability(
+def capability_of(
     metric: Metric, measured: Measured, limit: Quantity | float | None, attainment: Attainment | None, rule: Rule
 ) -> Comparison | None:
     """The rate per clock and SM over the silicon's; bandwidth over the nominal one; None where either is unknown."""
@@ -234,7 +234,7 @@ def _bounded(word: str, measured: Measured) -> Word:
 # -- delivery ------------------------------------------------------------------------------------------------
 
 
-def _delivered(
+def delivery_of(
     metric: Metric,
     measured: Measured,
     published: Quantity | None,

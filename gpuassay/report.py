@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -12,6 +13,9 @@ from rich.text import Text
 from .sheets import Sheet, all_sheets
 from .units import show
 from .verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from .identify import Identification
 
 BAR = 30  # characters
 STYLES = {
@@ -162,6 +166,27 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     for name, text in rows:
         table.add_row(Text(f"  {name}"), Text(text))
     return table
+
+
+def identification(found: Identification) -> RenderableType:
+    """The most probable part, and what each item of evidence said for it and for its nearest rivals."""
+    best = found.candidates[0]
+    answer = (
+        f"{found.part} is {best.name} ({best.posterior:.4f})"
+        if found.identified
+        else f"{found.part}: not identified; most probable: {best.name} ({best.posterior:.4f})"
+    )
+    shown = [candidate for candidate in found.candidates if candidate.posterior > 1e-4][:4]
+    shown += [c for c in found.candidates[: 4 - len(shown) + 1] if c not in shown]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("evidence, log10 of its weight against none of these")
+    for candidate in shown:
+        table.add_column(candidate.name, justify="right")
+    for item in best.contributions:
+        table.add_row(item, *(f"{candidate.contributions[item]:+.1f}" for candidate in shown))
+    table.add_row("posterior probability", *(f"{candidate.posterior:.4f}" for candidate in shown), style="bold")
+    parts: list[RenderableType] = [Text(f"{answer}; {found.label}", style="bold"), "", table]
+    return Group(*parts, *(Text(f"  {finding}") for finding in found.findings))
 
 
 def sheet_list() -> Table:

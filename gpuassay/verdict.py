@@ -21,7 +21,7 @@ from .metrics import Metric, metric, metrics
 from .record import Record
 from .sheets import Sheet
 
-__all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "judge", "limit_shares"]
+__all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "judge", "limit_shares", "measurements"]
 
 SCHEMA = "gpuassay.judgement/1"
 # Findings that make a measurement invalid: what it says of the part cannot be told from what disturbed it.
@@ -118,7 +118,7 @@ def judge(
         text = "this board is among those that calibrated the instrument: it is judged by the others, or by the prior"
         findings.append(Finding("calibration-excludes-itself", "info", None, text))
     verdicts = []
-    for name, taken in _measurements(record):
+    for name, taken in measurements(record):
         attained = calibration.attainment(metric(name).base, capability, itself)
         verdict = judge_metric(metric(name), taken, sheet, attained, rule)
         verdicts.append(_doubted(verdict, findings))
@@ -153,7 +153,7 @@ def conclude(
 
 def limit_shares(record: Record, sheet: Sheet) -> dict[str, float]:
     """Per metric, measured over the sheet's nominal limit, without any correction: what `calibrate` collects."""
-    found = {name: limit_share(metric(name), taken, sheet) for name, taken in _measurements(record)}
+    found = {name: limit_share(metric(name), taken, sheet) for name, taken in measurements(record)}
     return {
         name: share for name, share in found.items() if share is not None and metric(name).kind in ("rate", "bandwidth")
     }
@@ -175,7 +175,7 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
     return findings
 
 
-def _measurements(record: Record) -> list[tuple[str, Measured]]:
+def measurements(record: Record) -> list[tuple[str, Measured]]:
     """Every metric of a record with its measured values; CUDA C++ where both toolchains measured."""
     if record.run["samples"] != "kept":
         claimed = record.claims.get("count.sm")

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from . import record, sheets
+from .decision import Rule
 from .exit_codes import NO_GPU
 from .verdict import Judgement, judge
 
@@ -92,34 +93,45 @@ def log_tail(log: Path) -> str:
     return (errors or lines or ["nothing was printed"])[-1] + f" (all of it: {log})"
 
 
-def judge_record(path: Path, against: str | None) -> Judgement:
-    """Reads a record and judges it against the named sheet, or against the one that fits the device.
+def judge_record(path: Path, against: str | None, rule: Rule | None = None) -> Judgement:
+    """Reads a record and judges it by `rule` against the named sheet, or against the one that fits the device.
 
     Raises record.RecordError, sheets.SheetError.
     """
     taken = record.read(path)
+    choice = _choice(taken)
+    chosen = choose_sheet(taken, against)
+    if against is None:
+        return judge(taken, chosen, choice.evidence, choice.contradictions, rule)
+    contradictions = list(choice.contradictions)
+    if choice.sheet is not None and choice.sheet.name != chosen.name:
+        contradictions.append(f"this is no {chosen.name}: what the device shows fits the {choice.sheet.name} sheet")
+    why = f"named by --against; the device itself shows: {'; '.join(choice.evidence)}"
+    return judge(taken, chosen, (why,), contradictions, rule)
+
+
+def choose_sheet(taken: record.Record, against: str | None) -> sheets.Sheet:
+    """The named sheet, or the one that fits the record's device. Raises sheets.SheetError where none does."""
+    if against is not None:
+        return sheets.load(against)
+    choice = _choice(taken)
+    if choice.sheet is None:
+        raise sheets.SheetError(
+            "no shipped sheet fits this device (" + "; ".join(choice.evidence) + "); choose one with --against "
+            "(`gpuassay sheets` lists them)"
+        )
+    return choice.sheet
+
+
+def _choice(taken: record.Record) -> sheets.Choice:
     claims = taken.claims
     memory = claims.get("memory.size") or claims.get("cuda.memory.size")
-    choice = sheets.choose(
+    return sheets.choose(
         pci_device_id=claims.get("pci.device_id"),
         sm_count=None if claims.get("count.sm") is None else int(claims["count.sm"]),
         compute_capability=claims.get("compute_capability") or claims.get("cuda.compute_capability"),
         memory_bytes=None if memory is None else int(memory),
         name=claims.get("name") or claims.get("cuda.name"),
-    )
-    if against is None:
-        if choice.sheet is None:
-            raise sheets.SheetError(
-                "no shipped sheet fits this device (" + "; ".join(choice.evidence) + "); choose one with --against "
-                "(`gpuassay sheets` lists them)"
-            )
-        return judge(taken, choice.sheet, choice.evidence, choice.contradictions)
-    chosen = sheets.load(against)
-    contradictions = list(choice.contradictions)
-    if choice.sheet is not None and choice.sheet.name != chosen.name:
-        contradictions.append(f"this is no {chosen.name}: what the device shows fits the {choice.sheet.name} sheet")
-    return judge(
-        taken, chosen, (f"named by --against; the device itself shows: {'; '.join(choice.evidence)}",), contradictions
     )
 
 

@@ -29,6 +29,7 @@ class Model:
     compute_capability: str = "9.0"
     sm_count: int = 132
     pci_device_id: str = "10de:2330"
+    uuid: str = "GPU-FAKE"
     memory_bytes: int = 81559 * 2**20
     sm_clock_hz: float = 1.755e9
     nvml_sm_clock_hz: float | None = None  # None: honest
@@ -93,6 +94,7 @@ class FakeDevice:
             {"quantity": quantity, "value": value, "unit": unit, "source": "FAKE"}
             for quantity, value, unit in (
                 ("name", model.name, None),
+                ("uuid", model.uuid, None),
                 ("pci.device_id", model.pci_device_id, None),
                 ("compute_capability", model.compute_capability, None),
                 ("count.sm", model.sm_count, "1"),
