@@ -65,10 +65,11 @@ def cli() -> None:
 @cli.command()
 @click.option(
     "--profile",
-    type=click.Choice(["quick", "standard"]),
+    type=click.Choice(["quick", "standard", "full"]),
     default="standard",
     show_default=True,
-    help="quick: the headline metrics, under a minute. standard: every metric, under four.",
+    help="quick: the headline metrics, under a minute. standard: every metric, under four. full: and sustained "
+    "rates, power and energy, about seven.",
 )
 @click.option(
     "--against",

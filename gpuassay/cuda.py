@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .claims import nvml_claims, nvml_index_of_uuid
-from .device import ITERATIONS, DeviceError, Mark
+from .device import ITERATIONS, Data, DeviceError, Mark
 from .kernels import ArithmeticKernel, Check, Kernel, MemoryKernel
 from .kernels.compile import MachineCode, compile_kernel
 from .telemetry import NvmlSensors
@@ -115,16 +115,18 @@ class CudaDevice:
         self.marks.append(Mark(total, host_s))
         return total
 
-    def prepare(self, kernel: Kernel) -> CudaWorkload:
+    def prepare(
+        self, kernel: Kernel, *, round_s: float | None = None, sms: int | None = None, data: Data = "random"
+    ) -> CudaWorkload:
         """See Device.prepare."""
         architecture = kernel.architecture_for(self.compute_capability)
         if architecture is None:
             raise DeviceError(f"no {kernel.metric} kernel for compute capability {self.compute_capability}")
-        workload = CudaWorkload(self, kernel, architecture)
+        workload = CudaWorkload(self, kernel, architecture, sms or self.sm_count)
         workload.check = workload.run_check(self._rng)
         if workload.check.passed:
-            workload.allocate(self._rng)
-            workload.size_and_warm_up()
+            workload.allocate(self._rng, data)
+            workload.size_and_warm_up(round_s)
         return workload
 
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
@@ -150,12 +152,12 @@ class CudaDevice:
 class CudaWorkload:
     """See device.Workload."""
 
-    def __init__(self, device: CudaDevice, kernel: Kernel, architecture: str) -> None:
+    def __init__(self, device: CudaDevice, kernel: Kernel, architecture: str, sms: int) -> None:
         self._device, self._kernel, self.architecture = device, kernel, architecture
         self._cupy = device._cupy
         self._function, code = device.load(kernel, architecture)
         self.cubin_sha256, self.compiler = code.sha256, code.compiler
-        self._blocks = device.sm_count * kernel.blocks_per_sm
+        self._blocks = sms * kernel.blocks_per_sm
         self._stamps = self._cupy.zeros((LAUNCHES_KEPT, self._blocks, 6), dtype=np.uint64)
         self._counter = self._cupy.zeros(1, dtype=np.uint32)
         self._arguments: tuple[Any, ...] = ()
@@ -212,12 +214,12 @@ class CudaWorkload:
 
     # -- the timed launches ------------------------------------------------------------------------------
 
-    def allocate(self, rng: np.random.Generator) -> None:
+    def allocate(self, rng: np.random.Generator, data: Data) -> None:
         """Replaces the small check data by what is timed."""
         kernel = self._kernel
         if isinstance(kernel, ArithmeticKernel):
             output = self._arguments[1]
-            self._arguments = (self._cupy.asarray(kernel.inputs(rng, timed=True)), output)
+            self._arguments = (self._cupy.asarray(_operands(kernel.inputs(rng, timed=True), data)), output)
             return
         assert isinstance(kernel, MemoryKernel)
         self._arguments = ()
@@ -256,10 +258,10 @@ class CudaWorkload:
         self._arguments = (*inputs, output) if parameter is None else (*inputs, output, parameter)
         self._array_chunks = chunks
 
-    def size_and_warm_up(self) -> None:
+    def size_and_warm_up(self, round_s: float | None) -> None:
         """Chooses the iterations per launch, from launches that also bring the part to its working clock."""
         memory = isinstance(self._kernel, MemoryKernel)
-        target_s = MEMORY_ROUND_S if memory else ARITHMETIC_ROUND_S
+        target_s = round_s or (MEMORY_ROUND_S if memory else ARITHMETIC_ROUND_S)
         # Whole passes, so that each launch moves exactly the same bytes.
         quantum = self._array_chunks if memory else 1
         iterations = quantum if memory else 64
@@ -322,6 +324,13 @@ class CudaWorkload:
 
             self._numba_views[key] = cuda.as_cuda_array(argument.ravel())
         return self._numba_views[key]
+
+
+def _operands(random: NDArray[Any], data: Data) -> NDArray[Any]:
+    """`random` as it is, or an array like it that holds one value, or zeros."""
+    if data == "zeros":
+        return np.zeros_like(random)
+    return np.full_like(random, random.flat[0]) if data == "one value" else random
 
 
 def _random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:

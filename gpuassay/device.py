@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from .kernels import Check, Kernel
 
 # Columns of a stamp (kernels/stamp.cuh).
 SMID, CLOCK_START, CLOCK_STOP, TIME_START_NS, TIME_STOP_NS, ITERATIONS = range(6)
+
+
+# Operands of a timed launch: fresh random ones; all alike (one random value); zeros. Only random data says what a job
+# gets; the others show what data costs in power.
+Data = Literal["random", "one value", "zeros"]
 
 
 class DeviceError(Exception):
@@ -70,5 +75,11 @@ class Device(Protocol):
     def mark(self) -> float:
         """Waits for all work, reads the clocks, appends a Mark; returns its event_s. The timer of the suites."""
 
-    def prepare(self, kernel: Kernel) -> Workload:
-        """Compiles, loads, checks, sizes and warms up. Raises DeviceError or kernels.compile.CompileError."""
+    def prepare(
+        self, kernel: Kernel, *, round_s: float | None = None, sms: int | None = None, data: Data = "random"
+    ) -> Workload:
+        """Compiles, loads, checks, sizes and warms up. Raises DeviceError or kernels.compile.CompileError.
+
+        `round_s`: about how long one launch shall take; None: the usual burst. `sms`: blocks for so many SMs only.
+        `data`: what the timed launches of an arithmetic kernel compute on; the check always runs on random data.
+        """

@@ -44,7 +44,7 @@ class Measured:
     conditions: str = ""  # what an importer knows of how the figure came about
 
 
-def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame) -> Measured:
+def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame, conditions: str = "") -> Measured:
     """The measured values of one metric and toolchain; `rounds` as record.Record.rounds gives them."""
     import numpy as np
 
@@ -65,6 +65,7 @@ def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame) -> Meas
         sm_clock_hz=float(np.median(rounds["sm_clock_hz"])),
         nominal_bytes_per_s=_nominal_bytes_per_s(record),
         causes=_causes(rounds, telemetry),
+        conditions=conditions,
     )
 
 

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .exit_codes import NO_GPU
+from .metrics import SUSTAINED
 
 if TYPE_CHECKING:
-    from .device import Device, Workload
+    from .device import Data, Device, Workload
     from .kernels import Kernel
     from .record import RecordWriter
 
@@ -37,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gpuassay-run-id", metavar="ID", help="the run's id (default: a new one)")
     group.addoption("--gpuassay-profile", metavar="NAME", default="", help="the profile's name, for the record")
 
+
+# 20 s are 400 rounds: fewer than the stamps that stay on the device, and a sample of the clock every 50 ms.
+SUSTAINED_ROUND_S = 0.050
 
 # Set where a run is interrupted: pytest then tears fixtures down as after a run that finished.
 INTERRUPTED = pytest.StashKey[bool]()
@@ -56,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Markers of the suites."""
     config.addinivalue_line("markers", "gpu: needs a real GPU")
     config.addinivalue_line("markers", "quick: part of the quick profile")
+    config.addinivalue_line("markers", "full: part of the full profile only")
 
 
 @pytest.fixture(scope="session")
@@ -97,36 +102,48 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
 @pytest.fixture
 def measure(
     request: pytest.FixtureRequest, benchmark: Any, gpu: Device, record: RecordWriter | None
-) -> Callable[[str, str], None]:
-    """measure(metric, toolchain): the steps of this module's docstring."""
+) -> Callable[..., None]:
+    """measure(metric, toolchain, sustained=False, sms=None, data="random"): the steps of this module's docstring.
+
+    `sustained` measures under the name metric.sustained, in longer rounds. `sms` and `data` (device.Device.prepare)
+    make a variant: recorded under the metric's name with `variant` saying what it is, and not judged.
+    """
     progress = _Progress(request.session, request.node)
 
-    def run(metric: str, toolchain: str) -> None:
+    def run(
+        metric: str, toolchain: str, *, sustained: bool = False, sms: int | None = None, data: Data = "random"
+    ) -> None:
         from .device import DeviceError
         from .kernels.compile import CompileError
 
-        progress.start(f"{metric} ({toolchain})")
+        name = metric + (SUSTAINED if sustained else "")
+        variant = f"{sms} SMs" if sms else None if data == "random" else data
+        if sms and sms > gpu.sm_count:
+            pytest.skip(f"the part has {gpu.sm_count} SMs")
+        progress.start(f"{name} ({variant or toolchain})")
         kernel = _choose(metric, toolchain, gpu.compute_capability)
         if kernel is None:
             _not_measured(
                 record,
                 progress,
-                metric,
+                name,
                 f"no kernel for this architecture (compute capability {gpu.compute_capability})",
                 toolchain,
             )
         assert kernel is not None
         try:
-            workload = gpu.prepare(kernel)
+            workload = gpu.prepare(kernel, round_s=SUSTAINED_ROUND_S if sustained else None, sms=sms, data=data)
         except (DeviceError, CompileError) as error:
-            _not_measured(record, progress, metric, str(error), toolchain)
+            _not_measured(record, progress, name, str(error), toolchain)
         try:
             if record is not None:
-                record.write("kernel", **_kernel_line(kernel, workload))
+                record.write("kernel", **_kernel_line(kernel, workload) | {"metric": name, "variant": variant})
             if not workload.check.passed:
                 _check_failed(record, progress, kernel, workload)
             benchmark(workload.launch)
             rounds = _rounds(kernel, workload, gpu, benchmark.stats.stats.data)
+            for line in rounds:
+                line |= {"metric": name} | ({"variant": variant} if variant else {})
             if record is not None:
                 for line in rounds:
                     record.write("round", **line)

@@ -41,6 +41,8 @@ def judgement(result: Judgement) -> RenderableType:
     reasons = [(v.metric, v.reason) for v in result.verdicts if v.reason]
     if reasons:
         parts += ["", Text("Why", style="bold"), _pairs(reasons)]
+    if result.variants:
+        parts += ["", Text("Curves and variants (judged by no sheet)", style="bold"), _variants(result)]
     differing = [v for v in result.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
     if differing:
         parts += [
@@ -76,6 +78,26 @@ def _multiplicity(result: Judgement) -> str:
         f"expected of a part that is exactly right, {found.expected_false_alarms_at_the_limit:.2g} at most of one "
         "that is exactly at every tolerance limit."
     )
+
+
+def _variants(result: Judgement) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    for name in ("  metric", "variant", "SMs", "rate", "per clock and SM", "SM clock", "board power"):
+        table.add_column(name, justify="left" if name in ("  metric", "variant") else "right")
+    units = {verdict.metric: verdict.unit for verdict in result.verdicts}
+    previous = ""
+    for v in result.variants:
+        table.add_row(
+            f"  {v.metric}" if v.metric != previous else "",
+            v.variant,
+            str(v.sm_count),
+            show(v.rate, units.get(v.metric, "FLOP/s")),
+            f"{v.per_clock:.1f}",
+            show(v.sm_clock_hz, "Hz"),
+            "-" if v.power_w is None else f"{v.power_w:.0f} W",
+        )
+        previous = v.metric
+    return table
 
 
 def _waterfall(verdicts: Sequence[Verdict]) -> Table:

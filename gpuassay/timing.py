@@ -13,8 +13,9 @@ import pytest
 
 from .device import Device
 
-# What the fixture `measure` gives a suite: measure(metric, toolchain).
-Measure = Callable[[str, str], None]
+# What the fixture `measure` gives a suite: measure(metric, toolchain, **variant); see plugin.measure.
+Measure = Callable[..., None]
+SUSTAINED_S = 20.0
 
 _device: Device | None = None
 
@@ -41,6 +42,24 @@ burst = pytest.mark.benchmark(
     max_time=0.8,
     precision=0.0005,
     confidence=0.95,
+    disable_gc=True,
+    warmup=False,
+)
+
+# Sustained: what a job gets once the power manager has settled, and how it got there. Every round counts.
+sustained = pytest.mark.benchmark(
+    timer=gpu_timer,
+    min_rounds=25,
+    max_time=SUSTAINED_S,
+    disable_gc=True,
+    warmup=False,
+)
+
+# One point of a curve: enough rounds to see a difference of 1 %.
+point = pytest.mark.benchmark(
+    timer=gpu_timer,
+    min_rounds=8,
+    max_time=0.1,
     disable_gc=True,
     warmup=False,
 )

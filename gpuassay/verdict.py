@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, calibration, measured
+from . import agreement, calibration, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -20,6 +20,7 @@ from .measured import Measured
 from .metrics import Metric, metric, metrics
 from .record import Record
 from .sheets import Sheet
+from .sustained import Variant
 
 __all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "judge", "limit_shares", "measurements"]
 
@@ -59,6 +60,7 @@ class Judgement:
     rule: Rule
     record: Record | None = None
     source: str = ""  # where the figures come from, where there is no record
+    variants: tuple[Variant, ...] = ()  # curves and other data: shown, judged by no sheet
 
     @property
     def multiplicity(self) -> Multiplicity:
@@ -95,6 +97,7 @@ class Judgement:
             },
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "findings": [asdict(finding) for finding in self.findings],
+            "variants": [asdict(variant) for variant in self.variants],
         }
         return {key: _finite(value) for key, value in document.items()}
 
@@ -131,7 +134,8 @@ def judge(
     order = {name: place for place, name in enumerate(metrics())}
     verdicts.sort(key=lambda v: order.get(v.metric, len(order)))
     part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
-    return conclude(part, sheet, verdicts, findings, rule, choice=tuple(choice), record=record)
+    curves = tuple(sustained.variants(record.rounds(), record.telemetry())) if record.run["samples"] == "kept" else ()
+    return conclude(part, sheet, verdicts, findings, rule, choice=tuple(choice), record=record, variants=curves)
 
 
 def conclude(
@@ -171,7 +175,8 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
         )
         findings.append(Finding("samples-not-kept", "warning", None, text))
     elif len(rounds := record.rounds()):
-        findings += agreement.findings(rounds, record.telemetry(), record)
+        findings += agreement.findings(sustained.plain(rounds), record.telemetry(), record)
+        findings += sustained.findings(rounds)
     return findings
 
 
@@ -185,13 +190,22 @@ def measurements(record: Record) -> list[tuple[str, Measured]]:
             for line in record.medians
             if line["metric"] in metrics() and not line.get("variant")
         ]
-    rounds, telemetry = record.rounds(), record.telemetry()
+    rounds, telemetry = sustained.plain(record.rounds()), record.telemetry()
     seen = {int(sm) for ids in rounds["sm_id"] for sm in ids}
     found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
     for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
         of_metric = rounds[rounds["metric"] == name]
         ours = of_metric[of_metric["toolchain"] == "cuda c++"]
-        found.append((name, measured.from_rounds(ours if len(ours) else of_metric, record, telemetry)))
+        ours = ours if len(ours) else of_metric
+        conditions = ""
+        if metric(name).sustained:
+            everything, ours = ours, sustained.settled(ours)
+            conditions = (
+                f"settled: the last {float(ours['event_s'].sum()):.0f} s of {everything['event_s'].sum():.0f} s"
+            )
+            per_joule = sustained.energy(name, everything, telemetry)
+            found += [per_joule] if per_joule else []
+        found.append((name, measured.from_rounds(ours, record, telemetry, conditions)))
     return found
 
 

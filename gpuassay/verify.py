@@ -20,6 +20,7 @@ from .verdict import Judgement, judge
 PROFILES = {
     "quick": "the headline metrics, under a minute",
     "standard": "every metric, under four minutes",
+    "full": "and sustained rates, power and energy, about seven minutes",
 }
 
 
@@ -68,7 +69,8 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
         f"--gpuassay-device={device}",
         f"--gpuassay-profile={profile}",
         f"--gpuassay-run-id={run_id}",
-        *(("-m", "quick") if profile == "quick" else ()),
+        "-m",
+        {"quick": "quick", "standard": "not full", "full": ""}[profile],
         *pytest_arguments,
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from gpuassay import timing
 from gpuassay.device import DeviceError, Mark
 from gpuassay.kernels import Check
 
 ROUND_S = 0.004
+# The fake keeps real time, and nobody waits 20 s for it.
+timing.sustained.mark.kwargs["max_time"] = 1.5
 LAUNCH_COST_S = 12e-6
 
 
@@ -53,6 +56,8 @@ class Model:
     die_at: str | None = None  # metric at which the process is killed
     interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
     event_error: float = 0.0  # relative error of the event clock
+    settled_clock: float = 1.0  # of sm_clock_hz, in sustained runs
+    chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
 
 class FakeSensors:
@@ -118,19 +123,19 @@ class FakeDevice:
         self.marks.append(Mark(event_s, self.zero_s + self.now_s))
         return event_s
 
-    def prepare(self, kernel):
+    def prepare(self, kernel, *, round_s=None, sms=None, data="random"):
         if kernel.metric == self.model.die_at:
             os.kill(os.getpid(), 9)
         if kernel.metric == self.model.interrupt_at:
             raise KeyboardInterrupt
         if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
             raise DeviceError("FAKE: out of memory")
-        return FakeWorkload(self, kernel)
+        return FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
 
 
 class FakeWorkload:
-    def __init__(self, device, kernel):
-        self.device, self.kernel = device, kernel
+    def __init__(self, device, kernel, round_s, sms):
+        self.device, self.kernel, self.round_s, self.sms = device, kernel, round_s, sms
         wrong = kernel.metric == device.model.fail_check
         self.check = Check(not wrong, 3.7 if wrong else 0.2, "element 5,7")
         self.cubin_sha256 = "f" * 64
@@ -144,14 +149,18 @@ class FakeWorkload:
         device, kernel, model = self.device, self.kernel, self.device.model
         rate = model.rates[kernel.metric] * (model.numba if kernel.toolchain == "numba" else 1)
         rate *= 1 + device.rng.normal(0, model.noise)
-        blocks = model.sm_count * kernel.blocks_per_sm
+        rate *= model.chip_cap_sms / max(model.chip_cap_sms, self.sms)
+        # The power manager: from the first clock to the settled one within half a second of load.
+        settled = model.settled_clock + (1 - model.settled_clock) * np.exp(-len(self.launches) * self.round_s / 0.1)
+        clock_hz = model.sm_clock_hz * (settled if self.round_s > ROUND_S else 1)
+        blocks = self.sms * kernel.blocks_per_sm
         if kernel.work_unit == "B":
             rate *= model.nominal_bytes_per_s / model.sm_clock_hz / model.sm_count
-        iterations = round(ROUND_S * model.sm_clock_hz * rate / kernel.work_per_iteration / kernel.blocks_per_sm)
+        iterations = round(self.round_s * clock_hz * rate / kernel.work_per_iteration / kernel.blocks_per_sm)
         cycles = iterations * kernel.work_per_iteration * kernel.blocks_per_sm / rate
-        seconds = cycles / model.sm_clock_hz
+        seconds = cycles / clock_hz
         stamps = np.zeros((blocks, 6), dtype=np.uint64)
-        stamps[:, 0] = np.arange(blocks) % model.sm_count
+        stamps[:, 0] = np.arange(blocks) % self.sms
         stamps[:, 1] = 10**9 + 1000 * stamps[:, 0]  # each SM's clock has a zero of its own
         stamps[:, 2] = stamps[:, 1] + np.uint64(round(cycles))
         stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)
