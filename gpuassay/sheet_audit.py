@@ -273,7 +273,8 @@ def _reach(sheet: Sheet) -> Iterator[Finding]:
                 "error",
                 "unreachable",
                 f"{figure.text} / ({product}) = {_clock_text(_rounded(row.clock_hz))} ({row.low_hz / 1e9:.3f} to "
-                f"{row.high_hz / 1e9:.3f} by its rounding), but the part ends at {_clock_text(clock.si)}; at most {most}",
+                f"{row.high_hz / 1e9:.3f} by its rounding), but the part ends at {_clock_text(clock.si)}; "
+                f"at most {most}",
             )
         elif figure.si > limit * (1 + COARSE):
             yield finding(
