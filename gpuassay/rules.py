@@ -164,9 +164,14 @@ class TestAnswer:
 
 @dataclass(frozen=True)
 class Assessment:
-    """The figures of one basis (a sheet's published figures, its silicon, a record) and every rule's answer."""
+    """The figures of one basis (a sheet's published figures, its silicon, a record) and every rule's answer.
+
+    `label` is the basis in one word, `basis` in a phrase; `remarks` are the findings of a record that a reader of its
+    figures must know.
+    """
 
     subject: str
+    label: Literal["published", "silicon", "measured"]
     basis: str
     figures: dict[str, Figure]
     answers: tuple[TestAnswer, ...]
@@ -179,6 +184,7 @@ class Assessment:
             by_rule.setdefault(row.rule.id, []).append(row)
         return {
             "subject": self.subject,
+            "label": self.label,
             "basis": self.basis,
             "remarks": list(self.remarks),
             "figures": {name: figure.to_json() for name, figure in self.figures.items()},
@@ -340,7 +346,7 @@ def of_sheet(sheet: Sheet, basis: Literal["published", "silicon"] = "published")
         total = Figure("tpp", None, tuple(needs) or ("rates per SM and clock",))
     missing_bandwidth = "memory.bandwidth" if basis == "published" else "clock.memory x memory.bus_width"
     dram = _bandwidth("dram_bandwidth", {missing_bandwidth: bandwidth}, missing_bandwidth)
-    return _assess(sheet.name, text, _figures(total, _die_area(sheet), dram, _io(sheet)), ())
+    return _assess(sheet.name, basis, text, _figures(total, _die_area(sheet), dram, _io(sheet)), ())
 
 
 def _io(sheet: Sheet) -> dict[str, Bounds | None]:
@@ -382,7 +388,8 @@ def of_measured(
     io: dict[str, Bounds | None] = {"I/O bandwidth, not measured": None}
     return _assess(
         subject,
-        "measured, delivered at the clock that the part chose; expanded uncertainty, k = 2",
+        "measured",
+        "as delivered at the clock that the part chose; expanded uncertainty, k = 2",
         _figures(total, _die_area(sheet), dram, io),
         tuple(remarks),
     )
@@ -450,7 +457,13 @@ def _first(text: str, rows: tuple[Answered, ...], order: tuple[Answer, ...], oth
     return Answered(text, otherwise)
 
 
-def _assess(subject: str, basis: str, figures: dict[str, Figure], remarks: tuple[str, ...]) -> Assessment:
+def _assess(
+    subject: str,
+    label: Literal["published", "silicon", "measured"],
+    basis: str,
+    figures: dict[str, Figure],
+    remarks: tuple[str, ...],
+) -> Assessment:
     answers = []
     for rule in rules():
         for test in rule.tests:
@@ -458,4 +471,4 @@ def _assess(subject: str, basis: str, figures: dict[str, Figure], remarks: tuple
             answers.append(
                 TestAnswer(rule, test, _any(_all(row) for row in rows), tuple(a for row in rows for a in row))
             )
-    return Assessment(subject, basis, figures, tuple(answers), remarks)
+    return Assessment(subject, label, basis, figures, tuple(answers), remarks)
