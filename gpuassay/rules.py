@@ -188,7 +188,10 @@ class Assessment:
             "basis": self.basis,
             "remarks": list(self.remarks),
             "figures": {name: figure.to_json() for name, figure in self.figures.items()},
-            "independent_test": {name: figure.to_json() for name, figure in self.independent_test().items()},
+            "independent_test": [
+                figure.to_json() | {"threshold": answered.text, "answer": answered.answer}
+                for figure, answered in self.independent_test()
+            ],
             "rules": [
                 {
                     "id": rule.id,
@@ -216,17 +219,17 @@ class Assessment:
             ],
         }
 
-    def independent_test(self) -> dict[str, Figure]:
+    def independent_test(self) -> tuple[tuple[Figure, Answered], ...]:
         """What an independent test of the performance specifications reports: exactly the quantities on which the
-        rule that asks for one (91 FR 1684) turns."""
-        return {
-            threshold.quantity: self.figures[threshold.quantity]
+        rule that asks for one (91 FR 1684) turns, each with its threshold answered."""
+        return tuple(
+            (self.figures[threshold.quantity], compare(self.figures[threshold.quantity], threshold))
             for rule in rules()
             if rule.independent_test
             for test in rule.tests
             for alternative in test.any_of
             for threshold in alternative
-        }
+        )
 
 
 @cache

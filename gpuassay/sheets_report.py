@@ -147,9 +147,9 @@ def assessments(found: Sequence[rules.Assessment]) -> RenderableType:
             table.add_row(*head, test.name, *answers, Text(rows[0].answer.text, style="dim"))
     parts += ["", table, "", Text("What an independent test reports (91 FR 1684)", style="bold")]
     for one in found:
-        for figure in one.independent_test().values():
+        for figure, answer in one.independent_test():
             basis = f" [{figure.basis}]" if figure.basis else ""
-            parts.append(Text(f"  {one.label}: {figure.quantity} {figure.text}{basis}"))
+            parts.append(Text(f"  {one.label}: {figure.quantity} {figure.text}{basis}; {answer.text}: {answer.words}"))
     parts += ["", Text("Notes", style="bold")]
     parts += [Text(f"  {rule.id} ({rule.date}, {rule.source}): {rule.note}") for rule in rules.rules()]
     parts += ["", *(Text(f"{d['text']} [{d['source']}]", style="dim") for d in rules.definitions().values())]
