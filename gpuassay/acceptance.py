@@ -76,7 +76,8 @@ def describe(sheet: Sheet) -> list[str]:
     for line in lines(sheet):
         parts = []
         if line.target_power_w is not None:
-            parts.append(f"drives the part to {line.target_power_w:.0f} W")
+            least = line.target_power_w * _data()["pass"]["power_share"]
+            parts.append(f"power driven to {line.target_power_w:.0f} W, at least {least:.0f} W")
         if line.fp32 is not None:
             least = line.fp32 * _data()["pass"]["fp32_share"]
             parts.append(f"FP32 GEMM at least {show(least, 'FLOP/s', 3)}{_share(sheet, _FP32, least)}")

@@ -343,10 +343,10 @@ def of_sheet(sheet: Sheet, basis: Literal["published", "silicon"] = "published")
         bandwidth = nominal_bandwidth(sheet)
         clock = known(sheet, "clock.sm.max")
         text = "silicon limit at " + (f"the maximum clock of {clock.text}" if clock else "maximum clock (not known)")
-    total = tpp(rates)
-    if basis == "silicon" and total.bounds is None:
-        needs = [n for n in ("count.sm", "clock.sm.max") if known(sheet, n) is None]
-        total = Figure("tpp", None, tuple(needs) or ("rates per SM and clock",))
+    # A published type whose rate per SM and clock is not known could be the highest.
+    missing = [f"limit of {name}" for name in sheet.published if _counts(name) and name not in rates]
+    needs = [name for name in ("count.sm", "clock.sm.max") if basis == "silicon" and known(sheet, name) is None]
+    total = tpp(rates, needs or missing)
     missing_bandwidth = "memory.bandwidth" if basis == "published" else "clock.memory x memory.bus_width"
     dram = _bandwidth("dram_bandwidth", {missing_bandwidth: bandwidth}, missing_bandwidth)
     return _assess(sheet.name, basis, text, _figures(total, _die_area(sheet), dram, _io(sheet)), ())

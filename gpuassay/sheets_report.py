@@ -44,7 +44,7 @@ def sheet_list() -> Table:
 
 def sheet(found: Sheet) -> RenderableType:
     """Every value of one sheet, conflicting ones included, with source and confidence."""
-    parts: list[RenderableType] = [Text(found.title, style="bold"), found.summary]
+    parts: list[RenderableType] = [Text(found.title, style="bold"), Text(found.summary)]
     for heading, quantities in (("Published", found.published), ("Silicon", found.silicon)):
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(heading, no_wrap=True)
@@ -56,7 +56,9 @@ def sheet(found: Sheet) -> RenderableType:
                 mark = name if value is chosen or len(values) == 1 else f"{name} (not chosen)"
                 source = found.sources[value.source]
                 note = " ".join(text for text in (value.reason, value.note) if text)
-                table.add_row(mark, value.text, value.basis or "", source.confidence, source.title, note)
+                # As Text, because someone else's "[/b]" is no markup.
+                words = (Text(text) for text in (value.basis or "", source.confidence, source.title, note))
+                table.add_row(mark, value.text, *words)
         parts += ["", table]
     return Group(*parts, *_energy(found), *_acceptance(found))
 

@@ -355,6 +355,38 @@ def test_sparse_is_held_against_twice_dense(dense: Decimal, sparse: Decimal) -> 
         assert not objected
 
 
+names = st.sampled_from(["tensor.bf16", "tensor.bf16.sparse", "tensor.fp4", "vector.fp32", "vector.fp64"])
+values = st.decimals("1e-9", "1e9", allow_nan=False, allow_infinity=False).filter(lambda v: v > 0)
+
+
+@given(
+    st.dictionaries(names, st.lists(values, min_size=1, max_size=3)),
+    st.dictionaries(names, st.integers(1, 10**6)),
+    st.one_of(st.none(), st.integers(1, 10**6)),
+    st.one_of(st.none(), values),
+)
+def test_no_valid_sheet_breaks_the_arithmetic(
+    published: dict[str, list[Decimal]], silicon: dict[str, int], sms: int | None, clock: Decimal | None
+) -> None:
+    rows: Figures = {
+        name: [
+            {"value": v, "unit": "TFLOP/s", "chosen": index == 0, "reason": "first"} for index, v in enumerate(figures)
+        ]
+        for name, figures in published.items()
+    }
+    rows["power.limit"] = [{"value": 300, "unit": "W"}]
+    device: Figures = {name: flop(rate) for name, rate in silicon.items()}
+    if sms is not None:
+        device["count.sm"] = [{"value": sms, "unit": "1"}]
+    if clock is not None:
+        device["clock.sm.max"] = [{"value": clock, "unit": "MHz"}]
+    one = sheet(rows, device)
+    for result in (audit(one), of_sheet(one), of_sheet(one, "silicon"), diff(one, load("H20")), diff(one, one)):
+        json.dumps(result.to_json(), allow_nan=False)
+    assert [row.rank for row in standing(one, [])] == [1] * len(standing(one, []))
+    assert all(row.ratio in (None, 1) for row in diff(one, one).ratios)
+
+
 # -- bounds -----------------------------------------------------------------------------------------------
 
 positive = st.floats(1e-3, 1e6)
@@ -762,6 +794,35 @@ def test_bad_input_is_one_sentence(arguments: list[str], says: str) -> None:
         assert done.stderr.startswith("gpuassay: ")
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
+
+
+def test_brackets_in_a_sheet_are_no_markup(l40s_like: Path) -> None:
+    text = l40s_like.read_text(encoding="utf-8").replace("Made up for a test.", "See [/b] and [1].")
+    l40s_like.write_text(text.replace('title = "A"', 'title = "A [/red]"'), encoding="utf-8")
+    for command in ("show", "audit", "rules", "standing"):
+        assert run(command, str(l40s_like)).exit_code in (0, 1)
+    shown = run("show", str(l40s_like)).stdout
+    assert "See [/b] and [1]." in shown
+    assert "A [/red]" in shown
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "sheets.md").read_text(encoding="utf-8")
+    path = tmp_path / "our-offer.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    done = run("audit", str(path))
+    assert done.exit_code == 1
+    first = "OFFER-7: 1 error, 1 warning, 3 remarks"
+    assert done.stdout.splitlines()[0] == first
+    assert first in text
+
+
+def test_a_picture_of_sheets_with_nothing_in_common(tmp_path: Path, l40s_like: Path) -> None:
+    pytest.importorskip("matplotlib")
+    bare = tmp_path / "bare.toml"
+    head = L40S_LIKE.format(name="BARE").partition('[[published."tensor.fp16"]]')[0]
+    bare.write_text(head, encoding="utf-8")
+    assert run("diff", str(bare), str(l40s_like), "--picture", str(tmp_path / "x.svg")).exit_code == 0
 
 
 def test_help_loads_nothing_heavy() -> None:
