@@ -1,7 +1,7 @@
 """Operations per joule: by a sheet (peak over power figure) and by a record (measured rate over measured power).
 
 No pass and no fail: a rule of energy efficiency was reported (China's NDRC, by the Financial Times of 2025-03-26), but
-its figure, its data type, its workload and its basis of power were never published.
+no publication of its figure, its data type, its workload and its basis of power was found.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .sheets import Sheet
 if TYPE_CHECKING:
     from .verdict import Judgement
 
-NO_THRESHOLD = "No threshold is applied: none was ever published with its data type and its basis of power."
+NO_THRESHOLD = "No threshold is applied: no published one was found, with its data type and its basis of power."
 
 
 @dataclass(frozen=True)

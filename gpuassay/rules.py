@@ -127,7 +127,7 @@ class Rule:
     id: str
     title: str
     date: str
-    status: Literal["published rule", "press", "company filing", "guidance"]
+    status: Literal["published rule", "press", "guidance"]
     source: str
     note: str
     effective: str | None = None
