@@ -10,7 +10,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .sheets import Sheet, all_sheets
 from .units import show
 from .verdict import Judgement, Verdict
 
@@ -209,39 +208,6 @@ def identification(found: Identification) -> RenderableType:
     table.add_row("posterior probability", *(f"{candidate.posterior:.4f}" for candidate in shown), style="bold")
     parts: list[RenderableType] = [Text(f"{answer}; {found.label}", style="bold"), "", table]
     return Group(*parts, *(Text(f"  {finding}") for finding in found.findings))
-
-
-def sheet_list() -> Table:
-    """One row per shipped sheet."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "part", "SMs", "BF16 dense", "memory", "bandwidth", "PCI ids"):
-        table.add_column(name)
-    for sheet in all_sheets():
-        cells = [sheet.name, sheet.title]
-        for quantity in ("count.sm", "tensor.bf16", "memory.size", "memory.bandwidth"):
-            found = sheet.published_quantity(quantity) or sheet.silicon_quantity(quantity)
-            cells.append(found.text if found else "-")
-        table.add_row(*cells, " ".join(sheet.identity.pci_device_ids))
-    return table
-
-
-def sheet(found: Sheet) -> RenderableType:
-    """Every value of one sheet, conflicting ones included, with source and confidence."""
-    parts: list[RenderableType] = [Text(found.title, style="bold"), found.summary]
-    for heading, quantities in (("Published", found.published), ("Silicon", found.silicon)):
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(heading, no_wrap=True)
-        for name in ("value", "basis", "confidence", "source", "note"):
-            table.add_column(name, overflow="fold")
-        for name, values in quantities.items():
-            chosen = found.published_quantity(name) if heading == "Published" else found.silicon_quantity(name)
-            for value in values:
-                mark = name if value is chosen or len(values) == 1 else f"{name} (not chosen)"
-                source = found.sources[value.source]
-                note = " ".join(text for text in (value.reason, value.note) if text)
-                table.add_row(mark, value.text, value.basis or "", source.confidence, source.title, note)
-        parts += ["", table]
-    return Group(*parts)
 
 
 def console(*, stderr: bool = False) -> Console:
