@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .bounds import printed
 from .sheets import Sheet
+from .sustained import plain
 
 if TYPE_CHECKING:
     from .verdict import Judgement
@@ -68,9 +69,9 @@ def by_record(judgement: Judgement) -> Iterator[Efficiency]:
     here. Yields nothing for a record without samples.
     """
     record = judgement.record
-    if record.run["samples"] != "kept":
+    if record is None or record.run["samples"] != "kept":
         return
-    rounds, telemetry = record.rounds(), record.telemetry()
+    rounds, telemetry = plain(record.rounds()), record.telemetry()
     if not len(rounds) or not len(telemetry) or "power_w" not in telemetry:
         return
     for verdict in judgement.verdicts:

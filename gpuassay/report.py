@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from . import acceptance, rules
 from .units import show
 from .verdict import Judgement, Verdict
 
@@ -55,6 +56,12 @@ def judgement(result: Judgement) -> RenderableType:
             Text("Findings", style="bold"),
             _pairs([(f"{f.severity}: {f.code}", f.text) for f in result.findings]),
         ]
+    others = [(v.metric, said) for v in result.verdicts if (said := _acceptance(result, v))]
+    if others:
+        parts += ["", Text("What NVIDIA's own acceptance line would have said", style="bold"), _pairs(others)]
+    tested = rules.of_judgement(result).independent_test()
+    parts += ["", Text("Figures of an independent test by 91 FR 1684 (arithmetic, not legal advice)", style="bold")]
+    parts += [_pairs([(f.quantity, f"{f.text} {f.basis or ''}; {a.text}: {a.words}") for f, a in tested])]
     if result.choice:
         parts += ["", Text(f"Why the {result.sheet.name} sheet", style="bold")]
         parts += [Text(f"  {line}") for line in result.choice]
@@ -97,6 +104,10 @@ def _variants(result: Judgement) -> Table:
         )
         previous = v.metric
     return table
+
+
+def _acceptance(result: Judgement, verdict: Verdict) -> str | None:
+    return None if verdict.measured is None else acceptance.would_say(result.sheet, verdict.metric, verdict.measured)
 
 
 def _waterfall(verdicts: Sequence[Verdict]) -> Table:

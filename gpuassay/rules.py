@@ -413,8 +413,8 @@ def of_judgement(judgement: Judgement) -> Assessment:
             expanded = verdict.expanded_uncertainty
             best[verdict.quantity] = (verdict.measured, None if expanded is None else expanded / 2)
     remarks = [f"{f.severity}: {f.code}: {f.text}" for f in judgement.findings if f.severity != "info"]
-    run = judgement.record.run
-    return of_measured(f"{judgement.part}, run {str(run['run_id'])[:8]}", judgement.sheet, best, remarks)
+    run = f"run {str(judgement.record.run['run_id'])[:8]}" if judgement.record else judgement.source
+    return of_measured(f"{judgement.part}, {run}", judgement.sheet, best, remarks)
 
 
 # -- the answers ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, calibration, measured, sustained
+from . import acceptance, agreement, calibration, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -97,6 +97,11 @@ class Judgement:
             },
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "findings": [asdict(finding) for finding in self.findings],
+            "acceptance_lines": {
+                v.metric: said
+                for v in self.verdicts
+                if v.measured is not None and (said := acceptance.would_say(self.sheet, v.metric, v.measured))
+            },
             "variants": [asdict(variant) for variant in self.variants],
         }
         return {key: _finite(value) for key, value in document.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import gpuassay
-from gpuassay import verify
+from gpuassay import sustained, verify
 from gpuassay.kernels import KERNELS
 
 Measure = Callable[..., Path]
@@ -23,10 +24,10 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     assert {(k["metric"], k["toolchain"]) for k in record.kernels} == wanted
     rounds = gpuassay.load(path)
     assert set(zip(rounds["metric"], rounds["toolchain"], strict=True)) == wanted
-    assert rounds.groupby(["metric", "toolchain"]).size().min() >= 25
+    assert sustained.plain(rounds).groupby(["metric", "toolchain"]).size().min() >= 25
     assert len(record.telemetry()) >= 2
     progress = capfd.readouterr().err
-    assert f"[1/{len(wanted)}]" in progress
+    assert re.search(r"\[1/\d+\]", progress)
     assert "last" in progress
     assert all(metric in progress for metric, _ in wanted)
     assert "passed" in path.with_suffix(".log").read_text(encoding="utf-8")
