@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exit_codes import CONFORMS, DIFFERS, fail
+from .exit_codes import CONFORMS, DIFFERS, NO_GPU, USAGE, fail
 
 if TYPE_CHECKING:
     from .sheets import Sheet
@@ -202,6 +202,78 @@ def crosscheck(name: str, as_json: bool) -> None:
         _print_json(found.to_json())
     else:
         report.console().print(sheets_report.crosscheck(found))
+
+
+@sheets.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def check(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check sheets of your own: every error with file, line, key, what was found, what would be right.
+
+    Exit codes: 0 all valid, 2 something is wrong.
+    """
+    from dataclasses import asdict
+
+    from .sheets.check import check_all
+
+    found = list(check_all(files))
+    problems = [problem for _, of_file in found for problem in of_file]
+    if as_json:
+        _print_json(
+            {
+                "files": [{"file": str(path), "valid": not of_file} for path, of_file in found],
+                "problems": [asdict(problem) for problem in problems],
+            }
+        )
+    else:
+        for path, of_file in found:
+            if not of_file:
+                click.echo(f"{path}: valid")
+            for problem in of_file:
+                click.echo(f"gpuassay: {problem}", err=True)
+    sys.exit(USAGE if problems else CONFORMS)
+
+
+@sheets.command()
+def schema() -> None:
+    """Print the JSON Schema of a sheet, for editors that complete and check TOML."""
+    from .sheets.check import json_schema
+
+    _print_json(json_schema())
+
+
+@sheets.command()
+@click.option("--from-device", "device", type=click.IntRange(min=0), required=True, metavar="N", help="NVML's number.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="A new file, not standard output."
+)
+def new(device: int, output: Path | None) -> None:
+    """Draft a sheet from a GPU: what it says of itself, and nothing that it does not say.
+
+    \b
+    gpuassay sheets new --from-device 0 -o my-gpu.toml
+    """
+    from datetime import UTC, datetime
+
+    from .claims import NoDriver, device_count, nvml_claims
+    from .sheets.check import draft
+
+    try:
+        if device >= (count := device_count()):
+            fail(f"there is no device {device}: {count} GPU(s) found, numbered from 0; see `gpuassay devices`", NO_GPU)
+        text = draft(nvml_claims(device), datetime.now(UTC).date().isoformat())
+    except NoDriver as error:
+        fail(str(error), NO_GPU)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        fail(f"{output} exists and is not overwritten: name another file")
+    except OSError as error:
+        fail(f"cannot write {output}: {error.strerror}")
 
 
 def _load(name: str) -> Sheet:

@@ -356,14 +356,15 @@ def test_sparse_is_held_against_twice_dense(dense: Decimal, sparse: Decimal) -> 
 
 
 names = st.sampled_from(["tensor.bf16", "tensor.bf16.sparse", "tensor.fp4", "vector.fp32", "vector.fp64"])
-values = st.decimals("1e-9", "1e9", allow_nan=False, allow_infinity=False).filter(lambda v: v > 0)
+values = st.decimals("0.01", "1e5", allow_nan=False, allow_infinity=False)
+clocks = st.decimals("100", "40000", allow_nan=False, allow_infinity=False)
 
 
 @given(
     st.dictionaries(names, st.lists(values, min_size=1, max_size=3)),
     st.dictionaries(names, st.integers(1, 10**6)),
-    st.one_of(st.none(), st.integers(1, 10**6)),
-    st.one_of(st.none(), values),
+    st.one_of(st.none(), st.integers(1, 1500)),
+    st.one_of(st.none(), clocks),
 )
 def test_no_valid_sheet_breaks_the_arithmetic(
     published: dict[str, list[Decimal]], silicon: dict[str, int], sms: int | None, clock: Decimal | None

@@ -157,7 +157,7 @@ UNITS: Mapping[str, Unit] = _units()
 def _quantities() -> dict[str, dict[Kind, str]]:
     """Quantity name -> the dimension that its unit must have, for each half of a sheet."""
     table: dict[str, dict[Kind, str]] = {}
-    floats = [f"tensor.{t}" for t in ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64")]
+    floats = [f"tensor.{t}" for t in ("bf16", "fp16", "fp16_acc16", "tf32", "fp8", "fp6", "fp4", "fp64")]
     floats += [f"vector.{t}" for t in ("fp32", "fp64", "fp16", "bf16")]
     integers = ["tensor.int8", "tensor.int4", "vector.int32"]
     for names_, what in ((floats, "flop"), (integers, "op")):
@@ -176,10 +176,13 @@ def _quantities() -> dict[str, dict[Kind, str]]:
         "l2.size": "size",
         "count.sm": "count",
         "clock.sm.max": "frequency",
+        # What consumer parts print: a typical clock under load, which cards exceed.
+        "clock.sm.boost": "frequency",
         # The clock that the driver reports: two transfers per clock and pin, for HBM and GDDR.
         "clock.memory": "frequency",
         "power.limit": "power",
         "nvlink.bandwidth": "bandwidth",
+        "pcie.bandwidth": "bandwidth",
         "die.area": "area",
     }.items():
         table[name] = {"published": dimension, "silicon": dimension}
@@ -188,6 +191,24 @@ def _quantities() -> dict[str, dict[Kind, str]]:
 
 #: Every quantity that a sheet may hold.
 QUANTITIES: Mapping[str, Mapping[Kind, str]] = _quantities()
+
+
+#: What is believed of a figure, in SI units, by the dimension of its unit: a tenth of the smallest, and some ten times
+#: the largest, that any part of the catalogue has. Outside it a prefix is wrong, or a decimal point.
+BELIEVED: Mapping[str, tuple[float, float]] = {
+    "flop rate": (1e10, 2e17),
+    "op rate": (1e10, 2e17),
+    "flop per clock and SM": (1, 1e6),
+    "op per clock and SM": (1, 1e6),
+    "bandwidth": (1e9, 1e14),
+    "size": (1e5, 5e12),
+    "width": (32, 65536),
+    "count": (1, 1500),
+    "frequency": (1e8, 4e10),
+    "power": (5, 2e4),
+    "area": (1e-5, 2e-2),
+    "time": (1e-10, 1e-2),
+}
 
 
 # --- models -----------------------------------------------------------------------------------
@@ -306,8 +327,9 @@ class Identity(_Model):
     they belong to no published part: they are evidence of relabelling, never of identity.
     """
 
-    compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
+    compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")] | None = None
     pci_device_ids: tuple[PciId, ...] = ()
+    pci_subsystem_ids: tuple[PciId, ...] = ()
     driver_names: tuple[Text, ...] = ()
     masked_names: tuple[Text, ...] = ()
     source: Text | None = None
@@ -322,6 +344,7 @@ class Sheet(_Model):
     identity: Identity
     sources: dict[str, Source]
     aliases: tuple[Text, ...] = ()
+    comparison_only: bool = False  # no CUDA device: shown beside the others, never measured or chosen
     published: dict[str, tuple[Quantity, ...]] = Field(default_factory=dict)
     silicon: dict[str, tuple[Quantity, ...]] = Field(default_factory=dict)
 
@@ -366,6 +389,12 @@ class Sheet(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Sheet:
+        if self.identity.compute_capability is None and not self.comparison_only:
+            raise _KeyedError(
+                "identity.compute_capability",
+                'is missing; write it as the driver reports it, for example "9.0" (a part that is no CUDA device has '
+                "comparison_only = true)",
+            )
         if self.identity.source is not None and self.identity.source not in self.sources:
             raise _KeyedError(
                 "identity.source",
@@ -390,6 +419,15 @@ class Sheet(_Model):
                         raise _KeyedError(
                             f"{at}.unit",
                             f"is {_quote(entry.unit)}, but this is a {wanted}; use a unit like {_quote(good)}",
+                        )
+                    low, high = BELIEVED[wanted]
+                    if not low <= entry.si <= high:
+                        unit = UNITS[entry.unit]
+                        span = " to ".join(f"{limit / float(unit.factor):.3g}" for limit in (low, high))
+                        raise _KeyedError(
+                            f"{at}.value",
+                            f"is {entry.text}, which no GPU comes near (believed: {span} {entry.unit}); check the"
+                            " digits and the unit's prefix",
                         )
                 chosen = [entry for entry in entries if entry.chosen]
                 if len(chosen) != 1:
@@ -491,28 +529,37 @@ _EXAMPLES = {
 
 def _explain(error: ValidationError) -> str:
     """The complaint that explains most, as 'key problem; remedy'."""
+    return " ".join(explained(error)[0])
+
+
+def explained(error: ValidationError) -> list[tuple[str, str]]:
+    """Every complaint as (key, problem and remedy), the one that explains most first."""
     # A misspelt key also leaves the right one missing: the misspelling is the one to name.
-    first = min(error.errors(), key=lambda row: row["type"] != "extra_forbidden")
+    rows = sorted(error.errors(), key=lambda row: row["type"] != "extra_forbidden")
+    return [_complaint(row) for row in rows]
+
+
+def _complaint(first: Any) -> tuple[str, str]:
     location = first["loc"]
     path = _path(location)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, _KeyedError):
         # Pydantic reports a model's own check at the model, so the check adds the rest of the key.
         path = f"{path}.{cause.key}" if path else cause.key
-        return f"{path} {cause}"
+        return path, str(cause)
     if isinstance(cause, ValueError):
-        return f"{path} {cause}"
+        return path, str(cause)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1])[:40], _fields_near(location), n=1)
         hint = f"did you mean {_quote(near[0])}?" if near else "remove it"
-        return f"{path} is an unknown key; {hint}"
+        return path, f"is an unknown key; {hint}"
     if first["type"] == "missing":
-        return f"{path} is missing; add it"
+        return path, "is missing; add it"
     if first["type"] == "string_pattern_mismatch":
         example = _EXAMPLES.get(str(next(p for p in reversed(location) if isinstance(p, str))), "")
-        return f"{path} is {_quote(first['input'])}; write it like {example}"
+        return path, f"is {_quote(first['input'])}; write it like {example}"
     problem = first["msg"]
-    return f"{path} is wrong ({problem[:1].lower()}{problem[1:]}); correct it"
+    return path, f"is wrong ({problem[:1].lower()}{problem[1:]}); correct it"
 
 
 def _end(sentence: str) -> str:
@@ -586,16 +633,14 @@ _UNPUBLISHED_FILE = "unpublished.toml"
 
 @cache
 def _shipped() -> tuple[Sheet, ...]:
-    sheets = tuple(_parse_sheet(text, file) for file, text in _shipped_texts().items() if file != _UNPUBLISHED_FILE)
+    sheets = tuple(_parse_sheet(text, file) for file, text in _shipped_texts().items())
     _check_distinct(sheets)
     return sheets
 
 
 @cache
 def _shipped_unpublished() -> tuple[Unpublished, ...]:
-    text = _shipped_texts().get(_UNPUBLISHED_FILE)
-    if text is None:
-        return ()
+    text = resources.files(__package__.rpartition(".")[0]).joinpath(_UNPUBLISHED_FILE).read_text(encoding="utf-8")
     data = _parse_toml(text, _UNPUBLISHED_FILE)
     try:
         return tuple(
@@ -797,6 +842,8 @@ class _Device(NamedTuple):
         L2's was never published) the PCI id has to, because a compute capability and a memory
         size are shared by too many parts.
         """
+        if sheet.comparison_only:
+            return False
         sms, capability, memory = (item.agrees for item in self.silicon(sheet))
         if capability is not True or sms is False or memory is False:
             return False
