@@ -17,7 +17,7 @@ import click
 
 from . import __version__
 from .cli_sheets import sheets
-from .cli_trust import calibrate, identify, selftest
+from .cli_trust import calibrate, decision_options, identify, judge, selftest
 from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, fail
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXIT_CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
 SECTIONS = {
     "Measure": ("verify",),
-    "Judge": ("identify", "sheets"),
+    "Judge": ("judge", "identify", "sheets"),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
 
@@ -104,6 +104,7 @@ def cli() -> None:
     show_default=True,
     help="delivered: the exit code also follows the absolute rates against the printed figures.",
 )
+@decision_options
 @click.option(
     "--json",
     "as_json",
@@ -117,6 +118,8 @@ def verify(
     replay: str | None,
     out: Path,
     require: str,
+    confidence: float,
+    guard: float,
     as_json: bool,
 ) -> None:
     """Measure a GPU and hold it against its sheet.
@@ -124,6 +127,7 @@ def verify(
     The verdict is about capability: work per clock and SM, and the number of SMs, which no power limit changes. The
     delivered rate, at the clock the part chose, is judged beside it.
     """
+    from .decision import Rule
     from .record import RecordError
     from .sheets import SheetError, load
     from .verify import VerifyError, judge_record, reference_record
@@ -138,10 +142,14 @@ def verify(
             path = Path(replay)
         else:
             path = measure_device(device, profile, out)
-        judgement = judge_record(path, against)
+        judgement = judge_record(path, against, Rule(confidence, guard))
     except (RecordError, SheetError, VerifyError) as error:
         fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))
-    _print(judgement, path, as_json, replayed=replay is not None)
+    if replay is not None:
+        _say_replayed(judgement)
+    print_judgement(judgement, as_json)
+    if not as_json:
+        click.echo(f"\nRecord: {path}")
     sys.exit(exit_code(judgement, require))
 
 
@@ -186,22 +194,26 @@ def _part(device: int) -> str:
     return str(claims.get("name", "gpu"))
 
 
-def _print(judgement: Judgement, path: Path, as_json: bool, *, replayed: bool) -> None:
+def _say_replayed(judgement: Judgement) -> None:
     from . import report
 
-    if replayed and judgement.record is not None:
-        run = judgement.record.run
-        report.console(stderr=True).print(
-            f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on "
-            f"{str(run['started'])[:10]} by {run['instrument']} (samples {run['samples']}).",
-            style="bold yellow",
-        )
+    assert judgement.record is not None
+    run = judgement.record.run
+    report.console(stderr=True).print(
+        f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on "
+        f"{str(run['started'])[:10]} by {run['instrument']} (samples {run['samples']}).",
+        style="bold yellow",
+    )
+
+
+def print_judgement(judgement: Judgement, as_json: bool) -> None:
+    """The terminal report, or one JSON document."""
     if as_json:
         click.echo(json.dumps(judgement.to_json(), indent=2, allow_nan=False))
         return
-    console = report.console()
-    console.print(report.judgement(judgement))
-    console.print(f"\nRecord: {path}", style="dim")
+    from . import report
+
+    report.console().print(report.judgement(judgement))
 
 
 @cli.command()
@@ -335,7 +347,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (calibrate, identify, selftest, sheets):
+for _command in (calibrate, identify, judge, selftest, sheets):
     cli.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""`gpuassay calibrate`, `identify` and `selftest`: commands that need no GPU. Libraries load only where used."""
+"""`gpuassay judge`, `identify`, `calibrate` and `selftest`: what needs no GPU. Libraries load only where used."""
 
 from __future__ import annotations
 
@@ -14,6 +14,69 @@ from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, fail
 
 if TYPE_CHECKING:
     from .identify import Identification
+
+
+def decision_options(command: Any) -> Any:
+    """--confidence and --guard, the decision rule's two numbers."""
+    confidence = click.option(
+        "--confidence",
+        type=click.FloatRange(0.5, 0.9999),
+        default=0.9545,
+        show_default=True,
+        metavar="P",
+        help="Coverage probability of the expanded uncertainty U; 0.9545 is k = 2.",
+    )
+    guard = click.option(
+        "--guard",
+        type=click.FloatRange(0, 3),
+        default=1.0,
+        show_default=True,
+        metavar="G",
+        help="Guard bands of G times U: 1 is ILAC-G8's rule, 0 simple acceptance.",
+    )
+    return confidence(guard(command))
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--against", metavar="SHEET", required=True, help="A sheet's name or a .toml file.")
+@click.option(
+    "--require",
+    type=click.Choice(["capability", "delivered"]),
+    default="capability",
+    show_default=True,
+    help="delivered: the exit code also follows the absolute values against the printed figures.",
+)
+@decision_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def judge(file: str, against: str, require: str, confidence: float, guard: float, as_json: bool) -> None:
+    """Judge figures that others measured.
+
+    FILE is CSV with the columns metric, value, unit, and where known standard_uncertainty (same unit), sm_clock_hz,
+    sm_count, kind and source; or what `nvbandwidth -j`, clpeak, BabelStream --csv or pytest-benchmark wrote; "-" is
+    standard input. kind is limit (a kernel that approaches the limit; the default) or library (a GEMM, an
+    application): a library bounds the part from below, so it never proves a shortfall.
+
+    \b
+    metric,value,unit,sm_clock_hz,sm_count,kind
+    tensor.bf16,152.1,TFLOPS,1910000000,78,limit
+    memory.read,3.71,TB/s,,,limit
+
+    Without a clock, a rate is held against the band from the printed figure to what the maximum clock gives.
+    Exit codes: 0 conforms, 1 does not, 2 bad input, 3 inconclusive.
+    """
+    from .cli import exit_code, print_judgement
+    from .decision import Rule
+    from .figures import FiguresError, read
+    from .figures import judge as judge_figures
+    from .sheets import SheetError, load
+
+    try:
+        judgement = judge_figures(read(file), load(against), Rule(confidence, guard))
+    except (FiguresError, SheetError) as error:
+        fail(str(error))
+    print_judgement(judgement, as_json)
+    sys.exit(exit_code(judgement, require))
 
 
 @click.command()

@@ -81,6 +81,9 @@ class Verdict:
     causes: dict[str, float] = field(default_factory=dict)
     rounds: int = 0
     budget: tuple[Term, ...] = ()
+    kind: str | None = None  # of a figure from elsewhere: limit or library
+    source: str | None = None  # ... who measured it
+    line: int | None = None  # ... and where in its file it stands
 
 
 def judge_metric(
@@ -88,8 +91,10 @@ def judge_metric(
 ) -> Verdict:
     """The verdict on one metric. `attainment` None: the figure is compared as it stands."""
     published = sheet.published_quantity(metric.published) if metric.published else None
+    if metric.kind in ("count", "clock"):  # what no sheet prints, a device query knows
+        published = published or sheet.silicon_quantity(str(metric.published))
     if metric.kind == "count":
-        return _count(metric, measured, published or sheet.silicon_quantity(str(metric.published)))
+        return _count(metric, measured, published)
     if measured.bounds_from_below:
         attainment = None  # a library is no calibrated kernel: what it reaches, the part can do at least
     limit = nominal_limit(metric, sheet)
@@ -191,12 +196,11 @@ def capability_of(
     value = measured.per_clock if metric.kind == "rate" else measured.rate if metric.kind == "bandwidth" else None
     if limit is None or value is None:
         return None
-    terms = measured.clock_terms if metric.kind == "rate" else measured.terms
-    if isinstance(limit, Quantity):
-        terms += _sheet_terms(limit)
+    of_limit = _sheet_terms(limit) if isinstance(limit, Quantity) else ()
     return compare(
         value / _value(attainment) / _si(limit),
-        terms + _attainment_terms(attainment),
+        measured.clock_terms if metric.kind == "rate" else measured.terms,
+        _attainment_terms(attainment) + of_limit,
         1 - metric.tolerance,
         1 + metric.tolerance,
         rule,
@@ -255,10 +259,10 @@ def delivery_of(
         lower, upper = 1 - rounding, _binary_over_decimal(published) * (1 + rounding)
     elif metric.kind == "clock":
         lower, upper = 0.0, 1.005  # up to the maximum, one step of 5 to 15 MHz included
-    terms = measured.terms + _attainment_terms(attainment)
     return compare(
         measured.rate / _value(attainment) / published.si,
-        terms if metric.kind == "size" else terms + _sheet_terms(published),
+        measured.terms,
+        _attainment_terms(attainment) + (() if metric.kind == "size" else _sheet_terms(published)),
         lower,
         upper,
         rule,
@@ -281,14 +285,21 @@ def _without_clock(
         return _bounded(delivered.word, measured), share + _doubt(delivered, measured)
     most = attainable(metric, sheet)
     if most is not None:
-        terms = measured.terms + _attainment_terms(attainment)
         beyond = compare(
-            measured.rate / _value(attainment) / most, terms, 1 - metric.tolerance, 1 + metric.tolerance, rule
+            measured.rate / _value(attainment) / most,
+            measured.terms,
+            _attainment_terms(attainment),
+            1 - metric.tolerance,
+            1 + metric.tolerance,
+            rule,
         )
         if beyond.word == "above":
             return "above", f"{share}; at no clock can the part's silicon do more than {show(most, metric.unit)}"
         if _unattainable(published, most):
-            return "unattainable sheet", f"{share}, which no clock of this part reaches (at most {show(most, '')})"
+            return (
+                "unattainable sheet",
+                f"{share}, which no clock of this part reaches (at most {show(most, metric.unit)})",
+            )
     if delivered.word == "conforms":
         band = f" to {show(most, metric.unit)} at the maximum clock" if most and most > published.si else ""
         return "conforms", f"{share}; no clock was given, and this lies in the band from printed{band}" + _doubt(

@@ -6,7 +6,7 @@ Scalars or arrays alike. A ratio of 1 is the limit (a printed figure, or what th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,11 +95,19 @@ class Comparison:
         return float(stdtr(freedom, (self.lower - band - 1) / u) + stdtr(freedom, (1 - self.upper - band) / u))
 
 
-def compare(ratio: Any, terms: Iterable[Term], lower: float, upper: float, rule: Rule) -> Comparison:
-    """`ratio` with the budget `terms` (relative) against the tolerance interval `lower`..`upper`, by `rule`."""
-    budget = tuple(terms)
-    relative, freedom = combined(budget)
-    u = relative * ratio
+def compare(
+    ratio: Any, terms: Iterable[Term], limit_terms: Iterable[Term], lower: float, upper: float, rule: Rule
+) -> Comparison:
+    """`ratio` against the tolerance interval `lower`..`upper`, by `rule`.
+
+    `terms` (relative) are of what was measured and scale with the ratio; `limit_terms` are of what it is held against
+    (attainment, the sheet's rounding) and scale with the limit, which is 1: a figure printed as "1" may mean 0.5.
+    """
+    terms, limit_terms = tuple(terms), tuple(limit_terms)
+    scaled = [replace(term, relative=term.relative * ratio) for term in terms]
+    u, freedom = combined([*scaled, *limit_terms])
+    u = u + 0 * ratio  # an array where the ratio is one
     expanded = coverage_factor(freedom, rule.confidence) * u
+    budget = terms + limit_terms
     code = decide(ratio, expanded, lower, upper, rule.guard)
     return Comparison(ratio, u, freedom, expanded, lower, upper, code, budget)

@@ -147,6 +147,7 @@ def measure(
             if record is not None:
                 for line in rounds:
                     record.write("round", **line)
+            benchmark.extra_info |= _extra_info(rounds, variant)
             progress.done(rounds)
         finally:
             workload.close()
@@ -186,6 +187,20 @@ def _rounds(kernel: Kernel, workload: Workload, gpu: Device, durations_s: list[f
             }
         )
     return lines
+
+
+def _extra_info(rounds: list[dict[str, Any]], variant: str | None) -> dict[str, Any]:
+    """What pytest-benchmark's own JSON should say beside its times; `gpuassay judge` reads it."""
+    from statistics import median
+
+    return {
+        "metric": rounds[0]["metric"],
+        "variant": variant,
+        "work": rounds[0]["work"],
+        "work_unit": rounds[0]["work_unit"],
+        "sm_clock_hz": median(r["sm_clock_hz"] for r in rounds),
+        "sm_count": len(rounds[0]["sm_id"]),
+    }
 
 
 def _from_stamps(kernel: Kernel, stamps: Any) -> dict[str, Any]:

@@ -289,7 +289,7 @@ def _summary(part: str, sheet: Sheet, overall: str, verdicts: list[Verdict], ide
 def _names(pairs: Iterable[tuple[str, Word]], shown: int = 3) -> str:
     """ "above: count.sm, tensor.bf16, tensor.fp16 and 4 more; below: memory.read"."""
     by_word: dict[str, list[str]] = {}
-    for name, word in pairs:
+    for name, word in dict.fromkeys(pairs):
         if word in ("above", "below"):
             by_word.setdefault(word, []).append(name)
     return "; ".join(

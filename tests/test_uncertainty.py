@@ -75,7 +75,7 @@ def test_the_stated_risk_is_the_simulated_one() -> None:
     """A part exactly at the lower limit is found below as often as the rule says."""
     rule = Rule(confidence=0.9545, guard=1.0)
     draws = np.random.default_rng(5).normal(0.985, 0.002, 200_000)
-    found = compare(draws, [Term("u", 0.002 / draws, "B", "normal", "")], 0.985, 1.015, rule)
+    found = compare(draws, [Term("u", 0.002 / draws, "B", "normal", "")], [], 0.985, 1.015, rule)
     assert np.mean(found.code == BELOW) == pytest.approx(rule.risk_at_the_limit, abs=0.002)
     assert rule.risk_at_the_limit == pytest.approx(0.02275, abs=1e-4)
 

@@ -130,10 +130,11 @@ def test_factors_multiply_to_the_share_of_the_sheet(judged: Judged) -> None:
 def test_the_budget_adds_up(judged: Judged) -> None:
     for verdict in judged().verdicts:
         if verdict.capability:
-            total = math.sqrt(sum(term.relative**2 for term in verdict.capability.budget))
-            assert verdict.capability.expanded_uncertainty == pytest.approx(
-                2 * total * verdict.capability.ratio, rel=1e-3
-            )
+            ratio = verdict.capability.ratio
+            # What the measurement is held against scales with the limit, which is 1.
+            scale = {"attainment": 1.0, "sheet rounding": 1.0}
+            total = math.hypot(*(t.relative * scale.get(t.name, ratio) for t in verdict.capability.budget))
+            assert verdict.capability.expanded_uncertainty == pytest.approx(2 * total, rel=1e-3)
             assert {term.evaluation for term in verdict.capability.budget} == {"A", "B"}
 
 
