@@ -123,13 +123,7 @@ def measure(
         progress.start(f"{name} ({variant or toolchain})")
         kernel = _choose(metric, toolchain, gpu.compute_capability)
         if kernel is None:
-            _not_measured(
-                record,
-                progress,
-                name,
-                f"no kernel for this architecture (compute capability {gpu.compute_capability})",
-                toolchain,
-            )
+            _not_measured(record, progress, name, _no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
         assert kernel is not None
         try:
             workload = gpu.prepare(kernel, round_s=SUSTAINED_ROUND_S if sustained else None, sms=sms, data=data)
@@ -160,6 +154,15 @@ def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | No
 
     candidates = kernels_for(metric, toolchain)
     return next((k for k in candidates if k.architecture_for(compute_capability)), None)
+
+
+def _no_kernel(metric: str, toolchain: str, compute_capability: str) -> str:
+    from .kernels import kernels_for
+
+    # The first that says so speaks for all: they answer the same question.
+    requires = next((k.requires for k in kernels_for(metric, toolchain) if k.requires), "")
+    reason = f"no kernel for this architecture (compute capability {compute_capability})"
+    return f"{reason}: {requires}" if requires else reason
 
 
 def _rounds(kernel: Kernel, workload: Workload, gpu: Device, durations_s: list[float]) -> list[dict[str, Any]]:
@@ -264,7 +267,7 @@ def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
         "compiler": workload.compiler,
         "operations_per_iteration": kernel.work_per_iteration,
         "work_unit": kernel.work_unit,
-        "instructions": dict(kernel.instructions),
+        "instructions": dict(kernel.instructions_for(workload.architecture)),
         "footprint_bytes": workload.footprint_bytes,
         "check": {
             "passed": check.passed,

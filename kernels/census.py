@@ -29,6 +29,27 @@ SECTION = re.compile(r"^\.text\.(?P<symbol>\S+):")
 BRANCH_TARGET = re.compile(r"`\((?P<label>\.L_[\w.]+)\)")
 
 
+# Work of one thread's share of an instruction. A multiply-add is two operations, a dot product of four bytes four
+# multiply-adds; any other operation is one per result: three addends give one sum, as CUDA's throughput table counts,
+# and a packed conversion gives two results.
+VECTOR_WORK = {
+    "FFMA": 2,
+    "DFMA": 2,
+    "IMAD": 2,
+    "IADD3": 1,
+    "LOP3.LUT": 1,
+    "SHF.L.W.U32.HI": 1,
+    "IDP.4A.S8.S8": 8,
+    "POPC": 1,
+    "SHFL.IDX": 1,
+    "F2FP.BF16.PACK_AB": 2,
+    "F2FP.BF16.F32.PACK_AB": 2,
+    "F2FP.SATFINITE.E4M3.F32.PACK_AB_MERGE_C": 2,
+    "I2F": 1,
+    "I2FP.F32.S32": 1,
+}
+
+
 @dataclass(frozen=True)
 class Census:
     """One kernel on one architecture. `counted_work` is per block and iteration, like `declared_work`."""
@@ -50,13 +71,17 @@ class Census:
 
 
 def work_of(opcode: str) -> int:
-    """Work of one instruction issued by one warp: FLOP, or bytes for loads and stores to global memory.
+    """Work of one instruction issued by one warp: FLOP, OP, or bytes for loads and stores to global memory.
 
     A warp is 32 threads. HGMMA is issued by each of a warpgroup's four warps, so one warp's share is a quarter.
     Sources: CUDA Binary Utilities, "Instruction Set Reference"; PTX ISA, shapes of mma and wgmma.
     """
-    if opcode == "FFMA":
-        return 32 * 2
+    if (work := VECTOR_WORK.get(opcode)) is not None:
+        return 32 * work
+    if re.fullmatch(r"HFMA2(\.MMA)?(\.BF16_V2)?", opcode):
+        return 32 * 4
+    if re.fullmatch(r"MUFU\.(EX2|LG2|RCP|RSQ|SIN|TANH)", opcode):
+        return 32
     if match := re.match(r"HGMMA\.(\d+)x(\d+)x(\d+)\.", opcode):
         m, n, k = (int(part) for part in match.groups())
         return 2 * m * n * k // 4
@@ -99,12 +124,12 @@ class _Listing:
 
 
 def _listing(sass: str, symbol: str) -> _Listing:
-    """Instructions of one kernel, in order. Numba mangles its names, so the symbol may stand within a longer one."""
+    """Instructions of one kernel, in order."""
     listing = _Listing()
     inside = False
     for line in sass.splitlines():
         if section := SECTION.match(line):
-            inside = symbol in section["symbol"]
+            inside = symbol == _bare_name(section["symbol"])
         elif not inside:
             continue
         elif label := LABEL.match(line):
@@ -114,15 +139,29 @@ def _listing(sass: str, symbol: str) -> _Listing:
                 listing.branches.append((len(listing.opcodes), target["label"]))
             if instruction["predicate"]:
                 listing.predicated.add(len(listing.opcodes))
-            listing.opcodes.append(instruction["opcode"])
+            opcode = instruction["opcode"]
+            # A sum with an immediate is the loop counting its passes: the operands of work are all registers.
+            counts = opcode == "IADD3" and "0x" in instruction["operands"]
+            listing.opcodes.append("IADD3_IMMEDIATE" if counts else opcode)
     return listing
+
+
+def _bare_name(symbol: str) -> str:
+    """The kernel's own name. Numba's symbols are mangled (Itanium C++ ABI): _ZN, then every part of the qualified
+    name after its length, then tags and argument types."""
+    name, at = symbol, len("_ZN")
+    while symbol.startswith("_ZN") and (length := re.compile(r"\d+").match(symbol, at)):
+        at = length.end() + int(length[0])
+        name = symbol[length.end() : at]
+    return name
 
 
 def count(kernel: Kernel, architecture: str, sass: str, code: MachineCode) -> Census:
     """Holds a disassembly against the declaration."""
     listing = _listing(sass, kernel.symbol)
+    declared = kernel.instructions_for(architecture)
     problems = []
-    work = [i for i, opcode in enumerate(listing.opcodes) if _is_work(opcode, kernel)]
+    work = [i for i, opcode in enumerate(listing.opcodes) if _is_work(opcode, declared)]
     loops = [
         range(listing.labels[label], end + 1)
         for end, label in listing.branches
@@ -130,11 +169,11 @@ def count(kernel: Kernel, architecture: str, sass: str, code: MachineCode) -> Ce
     ]
     # The counted loop: the smallest backward branch around the most work instructions.
     body = max(loops, key=lambda loop: (sum(i in loop for i in work), -len(loop)), default=range(0))
-    counted = Counter(_stem(listing.opcodes[i], kernel) for i in work if i in body)
+    counted = Counter(_stem(listing.opcodes[i], declared) for i in work if i in body)
     if not listing.opcodes:
         problems.append(f"no kernel {kernel.symbol} in the machine code")
-    if dict(counted) != dict(kernel.instructions):
-        problems.append(f"declares {_list(kernel.instructions)}, the loop body has {_list(counted)}")
+    if dict(counted) != dict(declared):
+        problems.append(f"declares {_list(declared)}, the loop body has {_list(counted)}")
     if any(loop != body and loop[0] >= body[0] and loop[-1] <= body[-1] for loop in loops if len(body)):
         problems.append("the loop body contains another loop, so a count of it says nothing")
     jumps = [range(at + 1, listing.labels.get(label, 0)) for at, label in listing.branches if at in body]
@@ -177,18 +216,18 @@ def take(kernel: Kernel, architecture: str) -> Census:
         raise CompileError(f"{kernel.source} for {architecture}: {error}") from error
 
 
-def _stem(opcode: str, kernel: Kernel) -> str:
-    """LDG.E.128.CONSTANT counts as LDG.E.128: cache hints do not change the work."""
-    for declared in kernel.instructions:
-        if opcode == declared or opcode.startswith(declared + "."):
-            return declared
+def _stem(opcode: str, declared: Mapping[str, int]) -> str:
+    """LDG.E.128.CONSTANT counts as LDG.E.128: cache hints do not change the work. Any other suffix does: HFMA2.MMA
+    is another pipe than HFMA2, IMAD.MOV no multiplication."""
+    for name in declared:
+        if opcode == name or (name.startswith(("LDG.", "STG.")) and opcode.startswith(name + ".")):
+            return name
     return opcode
 
 
-def _is_work(opcode: str, kernel: Kernel) -> bool:
+def _is_work(opcode: str, declared: Mapping[str, int]) -> bool:
     """Any instruction of the declared families: an undeclared width or shape must show up in the count."""
-    families = {declared.split(".")[0] for declared in kernel.instructions}
-    return opcode.split(".")[0] in families and opcode != "HFMA2.MMA"
+    return opcode.split(".")[0] in {name.split(".")[0] for name in declared}
 
 
 def _list(instructions: Mapping[str, int]) -> str:

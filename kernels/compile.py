@@ -66,6 +66,7 @@ def _nvrtc(kernel: Kernel, architecture: str) -> MachineCode:
             std="c++17",
             include_path=str(folder),
             ptxas_options=["-v"],
+            define_macro=("KERNEL", kernel.symbol),  # a source of several kernels defines only this one
             name=kernel.source,
         )
         text = files(__package__).joinpath(kernel.source).read_text(encoding="utf-8")

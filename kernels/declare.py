@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Toolchain = Literal["cuda c++", "numba"]
-WorkUnit = Literal["FLOP", "B"]
+WorkUnit = Literal["FLOP", "OP", "B"]
 
 VECTOR_ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
 
@@ -52,8 +52,10 @@ class Kernel(ABC):
     """One kernel of one toolchain.
 
     `work_per_iteration` is what one block does in one pass of the counted loop body, in `work_unit`: FLOP (an FMA
-    is two) or bytes moved. `instructions` is how often each SASS opcode that does this work stands in the loop
-    body; `gpuassay census` counts both in the machine code.
+    is two), OP (the same of integers; any other operation is one per result) or bytes moved. `instructions` is how
+    often each SASS opcode that does this work stands in the loop body; `gpuassay census` counts both in the machine
+    code. `instructions_on` has, by architecture, what differs there. `requires` says what the kernel needs of the
+    hardware and which compute capabilities have it, where not all do.
     """
 
     metric: str
@@ -66,6 +68,8 @@ class Kernel(ABC):
     work_unit: WorkUnit
     work_per_iteration: int
     instructions: Mapping[str, int]
+    instructions_on: Mapping[str, Mapping[str, int]] = field(default_factory=dict, kw_only=True)
+    requires: str = field(default="", kw_only=True)
 
     @cached_property
     def source_text(self) -> str:
@@ -80,6 +84,10 @@ class Kernel(ABC):
     def source_sha256(self) -> str:
         """SHA-256 of `source_text`, hexadecimal."""
         return sha256(self.source_text.encode()).hexdigest()
+
+    def instructions_for(self, architecture: str) -> Mapping[str, int]:
+        """What the loop body holds on `architecture`, such as "sm_90"."""
+        return self.instructions_on.get(architecture, self.instructions)
 
     def architecture_for(self, compute_capability: str) -> str | None:
         """The compile target for a device such as "9.0", or None where no kernel is written for it.
@@ -101,22 +109,24 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class ArithmeticKernel(Kernel):
-    """A kernel with resident operands: arguments (stamps, input, output, iterations), output FP32."""
+    """A kernel with resident operands: arguments (stamps, input, output, iterations); `output` is the results' type."""
 
     check_iterations: int = 2
+    output: type[np.generic] = np.float32
 
     @property
     @abstractmethod
     def outputs_per_block(self) -> int:
-        """Number of FP32 results that each block writes."""
+        """Number of results that each block writes."""
 
     @abstractmethod
     def inputs(self, rng: np.random.Generator, *, timed: bool) -> NDArray[Any]:
         """Fresh random operands, the same for every block."""
 
     @abstractmethod
-    def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(expected, bound), each of shape (outputs_per_block,), in float64."""
+    def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """(expected, absolute bound). Expected has shape (outputs_per_block,), in float64, or in `output` where the
+        result is exact; then the bound is 0."""
 
 
 @dataclass(frozen=True)

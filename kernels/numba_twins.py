@@ -11,6 +11,7 @@ This module imports Numba and is loaded only where a kernel is compiled or launc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -57,42 +58,6 @@ def stamp_stop(stamps, clock_start, time_start_ns, iterations):  # type: ignore[
         stamps[first + 5] = uint64(iterations)
 
 
-# Unrolled by composition: whether NVVM unrolls a loop of constant length depends on its version and the architecture.
-
-
-@cuda.jit(device=True, inline="always")
-def step(x0, x1, x2, x3, x4, x5, x6, x7, a, b):  # type: ignore[no-untyped-def]
-    """x = a x + b on eight chains."""
-    return (
-        cuda.fma(x0, a, b),
-        cuda.fma(x1, a, b),
-        cuda.fma(x2, a, b),
-        cuda.fma(x3, a, b),
-        cuda.fma(x4, a, b),
-        cuda.fma(x5, a, b),
-        cuda.fma(x6, a, b),
-        cuda.fma(x7, a, b),
-    )
-
-
-@cuda.jit(device=True, inline="always")
-def four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b):  # type: ignore[no-untyped-def]
-    """`step` four times."""
-    x0, x1, x2, x3, x4, x5, x6, x7 = step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-    x0, x1, x2, x3, x4, x5, x6, x7 = step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-    x0, x1, x2, x3, x4, x5, x6, x7 = step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-    return step(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-
-
-@cuda.jit(device=True, inline="always")
-def sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b):  # type: ignore[no-untyped-def]
-    """`step` sixteen times."""
-    x0, x1, x2, x3, x4, x5, x6, x7 = four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-    x0, x1, x2, x3, x4, x5, x6, x7 = four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-    x0, x1, x2, x3, x4, x5, x6, x7 = four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-    return four_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-
-
 @cuda.jit(device=True, inline="always")
 def random_words(place, seed):  # type: ignore[no-untyped-def]
     """Two random floats in [1, 2), a function of place and seed (memory.py: numba_pattern)."""
@@ -101,71 +66,61 @@ def random_words(place, seed):  # type: ignore[no-untyped-def]
     return uint64(0x3F8000003F800000) | (h & uint64(0x007FFFFF007FFFFF))
 
 
-def vector_fp32(stamps, input, output, iterations):  # type: ignore[no-untyped-def]
-    """Eight chains, 64 steps unrolled: 512 FFMA per iteration, like vector_fp32.cu."""
-    a, b = input[0], input[1]
-    thread = cuda.threadIdx.x
-    x0, x1 = input[2 + thread], input[1026 + thread]
-    x2, x3 = input[2050 + thread], input[3074 + thread]
-    x4, x5 = input[4098 + thread], input[5122 + thread]
-    x6, x7 = input[6146 + thread], input[7170 + thread]
+# The kernels are written by the templates below and compiled by `_define`: Numba has no macros, whether NVVM unrolls a
+# loop of constant length depends on its version and the architecture, and nested device functions that it is told to
+# inline take it twenty seconds where the steps written out take three.
 
+
+def _define(name: str, arguments: str, template: str, **parts: str) -> Callable[..., None]:
+    """The function `name` of this module whose body is `template` with `parts` in its places."""
+    lines = [f"def {name}({arguments}):"]
+    for line in template.strip("\n").splitlines():
+        indent, place = len(line) - len(line.lstrip()), line.strip()
+        text = parts[place[1:-1]] if place.startswith("<") else place
+        lines += [" " * indent + part for part in text.splitlines()]
+    exec(compile("\n".join(lines), f"<{name} of numba_twins.py>", "exec"), globals())
+    return globals()[name]  # type: ignore[no-any-return]
+
+
+def _each(text: str, count: int = 8) -> str:
+    """`text` once for every i from 0, with {i} and the products {i_512}, {i_1024} filled in."""
+    return "\n".join(text.format(i=i, i_512=i * 512, i_1024=i * 1024) for i in range(count))
+
+
+# vector.*: like vector.cu, with eight words in named variables.
+VECTOR = """
+    thread = cuda.threadIdx.x
+    a, b = input[thread], input[1024 + thread]
+    <load>
     cuda.syncthreads()
     time_start_ns = globaltimer()
     clock_start = clock64()
     cuda.syncthreads()
     for _ in range(iterations):
-        x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-        x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-        x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
-        x0, x1, x2, x3, x4, x5, x6, x7 = sixteen_steps(x0, x1, x2, x3, x4, x5, x6, x7, a, b)
+        <steps>
     stamp_stop(stamps, clock_start, time_start_ns, iterations)
-
     first = cuda.blockIdx.x * 8192 + thread
-    output[first], output[first + 1024] = x0, x1
-    output[first + 2048], output[first + 3072] = x2, x3
-    output[first + 4096], output[first + 5120] = x4, x5
-    output[first + 6144], output[first + 7168] = x6, x7
+    <store>
+"""
 
 
-# The memory kernels share one shape (memory.cu explains the chunk counter): 512 threads x 8 words of 8 bytes. The
-# shape is written out in each, because Numba offers no macro and a callback would hide the loop from the census.
+def _vector(name: str, step: str, steps: int) -> Callable[..., None]:
+    """A kernel that does `step` on each of eight words, `steps` times per iteration."""
+    return _define(
+        name,
+        "stamps, input, output, iterations",
+        VECTOR,
+        load=_each("x{i} = input[2048 + {i_1024} + thread]"),
+        steps="\n".join([_each("x{i} = " + reduce(lambda x, _: step.format(x=x), range(8), "x{i}"))] * (steps // 8)),
+        store=_each("output[first + {i_1024}] = x{i}"),
+    )
 
 
-def memory_read(stamps, counter, array_chunks, total_chunks, source, result):  # type: ignore[no-untyped-def]
-    """Sum of all 64-bit words modulo 2^64."""
+# memory.*: 512 threads x 8 words of 8 bytes per chunk; memory.cu explains the chunk counter.
+MEMORY = """
     next_chunk = cuda.shared.array(2, uint32)
     thread = uint64(cuda.threadIdx.x)
-    cuda.syncthreads()
-    time_start_ns = globaltimer()
-    clock_start = clock64()
-    if cuda.threadIdx.x == 0:
-        next_chunk[0] = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
-    cuda.syncthreads()
-    chunk = next_chunk[0]
-    taken = uint32(0)
-    pending = uint32(0)
     total = uint64(0)
-    while chunk < total_chunks:
-        if cuda.threadIdx.x == 0:
-            pending = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
-        taken += uint32(1)
-        i = uint64(chunk % array_chunks) * uint64(4096) + thread
-        v0, v1, v2, v3 = source[i], source[i + 512], source[i + 1024], source[i + 1536]
-        v4, v5, v6, v7 = source[i + 2048], source[i + 2560], source[i + 3072], source[i + 3584]
-        total += v0 + v1 + v2 + v3 + v4 + v5 + v6 + v7
-        if cuda.threadIdx.x == 0:
-            next_chunk[taken & uint32(1)] = pending
-        cuda.syncthreads()
-        chunk = next_chunk[taken & uint32(1)]
-    stamp_stop(stamps, clock_start, time_start_ns, taken)
-    cuda.atomic.add(result, 0, total)
-
-
-def memory_write(stamps, counter, array_chunks, total_chunks, target, seed):  # type: ignore[no-untyped-def]
-    """Random floats in [1, 2), a function of place and seed."""
-    next_chunk = cuda.shared.array(2, uint32)
-    thread = uint64(cuda.threadIdx.x)
     cuda.syncthreads()
     time_start_ns = globaltimer()
     clock_start = clock64()
@@ -180,95 +135,70 @@ def memory_write(stamps, counter, array_chunks, total_chunks, target, seed):  # 
             pending = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
         taken += uint32(1)
         i = uint64(chunk % array_chunks) * uint64(4096) + thread
-        target[i] = random_words(i, seed)
-        target[i + 512] = random_words(i + uint64(512), seed)
-        target[i + 1024] = random_words(i + uint64(1024), seed)
-        target[i + 1536] = random_words(i + uint64(1536), seed)
-        target[i + 2048] = random_words(i + uint64(2048), seed)
-        target[i + 2560] = random_words(i + uint64(2560), seed)
-        target[i + 3072] = random_words(i + uint64(3072), seed)
-        target[i + 3584] = random_words(i + uint64(3584), seed)
+        <work>
         if cuda.threadIdx.x == 0:
             next_chunk[taken & uint32(1)] = pending
         cuda.syncthreads()
         chunk = next_chunk[taken & uint32(1)]
     stamp_stop(stamps, clock_start, time_start_ns, taken)
+    <end>
+"""
 
 
-def memory_copy(stamps, counter, array_chunks, total_chunks, source, target):  # type: ignore[no-untyped-def]
-    """All eight loads are named before the first store."""
-    next_chunk = cuda.shared.array(2, uint32)
-    thread = uint64(cuda.threadIdx.x)
-    cuda.syncthreads()
-    time_start_ns = globaltimer()
-    clock_start = clock64()
-    if cuda.threadIdx.x == 0:
-        next_chunk[0] = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
-    cuda.syncthreads()
-    chunk = next_chunk[0]
-    taken = uint32(0)
-    pending = uint32(0)
-    while chunk < total_chunks:
-        if cuda.threadIdx.x == 0:
-            pending = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
-        taken += uint32(1)
-        i = uint64(chunk % array_chunks) * uint64(4096) + thread
-        v0, v1, v2, v3 = source[i], source[i + 512], source[i + 1024], source[i + 1536]
-        v4, v5, v6, v7 = source[i + 2048], source[i + 2560], source[i + 3072], source[i + 3584]
-        target[i], target[i + 512], target[i + 1024], target[i + 1536] = v0, v1, v2, v3
-        target[i + 2048], target[i + 2560], target[i + 3072], target[i + 3584] = v4, v5, v6, v7
-        if cuda.threadIdx.x == 0:
-            next_chunk[taken & uint32(1)] = pending
-        cuda.syncthreads()
-        chunk = next_chunk[taken & uint32(1)]
-    stamp_stop(stamps, clock_start, time_start_ns, taken)
-
-
-def memory_triad(stamps, counter, array_chunks, total_chunks, b, c, a, scalar):  # type: ignore[no-untyped-def]
-    """a = b + scalar c in FP64: the same bytes as in FP32, by 8-byte words."""
-    next_chunk = cuda.shared.array(2, uint32)
-    thread = uint64(cuda.threadIdx.x)
-    cuda.syncthreads()
-    time_start_ns = globaltimer()
-    clock_start = clock64()
-    if cuda.threadIdx.x == 0:
-        next_chunk[0] = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
-    cuda.syncthreads()
-    chunk = next_chunk[0]
-    taken = uint32(0)
-    pending = uint32(0)
-    while chunk < total_chunks:
-        if cuda.threadIdx.x == 0:
-            pending = cuda.atomic.inc(counter, 0, total_chunks + uint32(cuda.gridDim.x) - uint32(1))
-        taken += uint32(1)
-        i = uint64(chunk % array_chunks) * uint64(4096) + thread
-        b0, b1, b2, b3 = b[i], b[i + 512], b[i + 1024], b[i + 1536]
-        b4, b5, b6, b7 = b[i + 2048], b[i + 2560], b[i + 3072], b[i + 3584]
-        c0, c1, c2, c3 = c[i], c[i + 512], c[i + 1024], c[i + 1536]
-        c4, c5, c6, c7 = c[i + 2048], c[i + 2560], c[i + 3072], c[i + 3584]
-        a[i] = cuda.fma(scalar, c0, b0)
-        a[i + 512] = cuda.fma(scalar, c1, b1)
-        a[i + 1024] = cuda.fma(scalar, c2, b2)
-        a[i + 1536] = cuda.fma(scalar, c3, b3)
-        a[i + 2048] = cuda.fma(scalar, c4, b4)
-        a[i + 2560] = cuda.fma(scalar, c5, b5)
-        a[i + 3072] = cuda.fma(scalar, c6, b6)
-        a[i + 3584] = cuda.fma(scalar, c7, b7)
-        if cuda.threadIdx.x == 0:
-            next_chunk[taken & uint32(1)] = pending
-        cuda.syncthreads()
-        chunk = next_chunk[taken & uint32(1)]
-    stamp_stop(stamps, clock_start, time_start_ns, taken)
+def _memory(name: str, arguments: str, *work: str, end: str = "pass") -> Callable[..., None]:
+    """A kernel that does each of `work` eight times per chunk; all of one before the next, so that loads are named
+    before the first store."""
+    return _define(
+        name,
+        f"stamps, counter, array_chunks, total_chunks, {arguments}",
+        MEMORY,
+        work="\n".join(_each(text) for text in work),
+        end=end,
+    )
 
 
 _HEAD = (uint64[::1], uint32[::1], uint32, uint32)  # stamps, counter, array_chunks, total_chunks
 _WORDS, _DOUBLES = uint64[::1], float64[::1]
 
+
+def _resident(word: Any) -> tuple[Any, ...]:
+    """Arguments of the vector kernels: stamps, input, output, iterations."""
+    return (uint64[::1], word[::1], word[::1], int32)
+
+
 # (function, argument types) by symbol; explicit types, so that what the census compiles is what is launched.
 TWINS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
-    "vector_fp32": (vector_fp32, (uint64[::1], float32[::1], float32[::1], int32)),
-    "memory_read": (memory_read, (*_HEAD, _WORDS, _WORDS)),
-    "memory_write": (memory_write, (*_HEAD, _WORDS, uint32)),
-    "memory_copy": (memory_copy, (*_HEAD, _WORDS, _WORDS)),
-    "memory_triad": (memory_triad, (*_HEAD, _DOUBLES, _DOUBLES, _DOUBLES, float64)),
+    "vector_fp32": (_vector("vector_fp32", "cuda.fma({x}, a, b)", 64), _resident(float32)),
+    "vector_fp64": (_vector("vector_fp64", "cuda.fma({x}, a, b)", 32), _resident(float64)),
+    "vector_int32": (_vector("vector_int32", "uint32({x} * a + b)", 32), _resident(uint32)),
+    # The sum of all 64-bit words modulo 2^64.
+    "memory_read": (
+        _memory(
+            "memory_read",
+            "source, result",
+            "v{i} = source[i + {i_512}]",
+            "total += v{i}",
+            end="cuda.atomic.add(result, 0, total)",
+        ),
+        (*_HEAD, _WORDS, _WORDS),
+    ),
+    # Random floats in [1, 2), a function of place and seed.
+    "memory_write": (
+        _memory("memory_write", "target, seed", "target[i + {i_512}] = random_words(i + uint64({i_512}), seed)"),
+        (*_HEAD, _WORDS, uint32),
+    ),
+    "memory_copy": (
+        _memory("memory_copy", "source, target", "v{i} = source[i + {i_512}]", "target[i + {i_512}] = v{i}"),
+        (*_HEAD, _WORDS, _WORDS),
+    ),
+    # a = b + scalar c in FP64: the same bytes as in FP32, by 8-byte words.
+    "memory_triad": (
+        _memory(
+            "memory_triad",
+            "b, c, a, scalar",
+            "b{i}, c{i} = b[i + {i_512}], c[i + {i_512}]",
+            "a[i + {i_512}] = cuda.fma(scalar, c{i}, b{i})",
+        ),
+        (*_HEAD, _DOUBLES, _DOUBLES, _DOUBLES, float64),
+    ),
 }

@@ -25,6 +25,7 @@ H20 = {
     "nominal_bytes_per_s": 4.0e12,
     "rates": {
         "vector.fp32": 256 * 0.993,
+        "vector.fp64": 4 * 0.9988,
         "tensor.bf16": 1024 * 0.998,
         "mma_sync.bf16": 1024 * 0.95,
         "memory.read": 0.943,

@@ -119,6 +119,43 @@ def test_conditional_work_fails() -> None:
         assert "do not run in every pass" in count(KERNEL, "sm_90", listing, CODE).problems[0]
 
 
+def test_the_loops_own_counting_is_no_work() -> None:
+    kernel = kernels_for("vector.int32_add", "cuda c++")[0]
+    add, one = "IADD3 R1, R1, R2, R3", "IADD3 R9, R9, 0x1, RZ"
+    listing = sass(".L_x_0:", *[add] * 512, one, "@P0 BRA `(.L_x_0)").replace("memory_read", kernel.symbol)
+    assert count(kernel, "sm_80", listing, CODE).problems == ()
+    missing = sass(".L_x_0:", *[add] * 511, one, "@P0 BRA `(.L_x_0)").replace("memory_read", kernel.symbol)
+    assert "has 511 IADD3" in count(kernel, "sm_80", missing, CODE).problems[0]
+
+
+def test_each_pipe_of_a_packed_fma_is_counted_by_itself() -> None:
+    """Declared half and half on sm_90, all on one on sm_89."""
+    kernel = kernels_for("vector.fp16", "cuda c++")[0]
+    one, other = "HFMA2 R1, R1, R2, R3", "HFMA2.MMA R4, R4, R2, R3"
+    half = sass(".L_x_0:", *[one, other] * 256, "@P0 BRA `(.L_x_0)").replace("memory_read", kernel.symbol)
+    whole = sass(".L_x_0:", *[one] * 512, "@P0 BRA `(.L_x_0)").replace("memory_read", kernel.symbol)
+    assert count(kernel, "sm_90", half, CODE).problems == ()
+    assert count(kernel, "sm_89", whole, CODE).problems == ()
+    problem = "declares 256 HFMA2, 256 HFMA2.MMA, the loop body has 512 HFMA2"
+    assert count(kernel, "sm_90", whole, CODE).problems == (problem,)
+    assert not count(kernel, "sm_89", half, CODE).passed
+
+
+@pytest.mark.parametrize("name", ["memory_read_twice", "not_memory_read", "_ZN11memory_read3fooB2v1E"])
+def test_a_longer_name_is_another_kernel(name: str) -> None:
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    listing = sass(".L_x_0:", *[load] * 8, "@P0 BRA `(.L_x_0)")
+    assert count(KERNEL, "sm_90", listing, CODE).passed
+    assert "no kernel memory_read" in count(KERNEL, "sm_90", listing.replace("memory_read", name), CODE).problems[0]
+
+
+def test_numbas_mangled_name_is_found() -> None:
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    name = "_ZN8gpuassay7kernels11numba_twins11memory_readB4v173B104cw51cXTLSUwv1sDUaE5ArrayIyLi1E1C7mutable7alignedE"
+    listing = sass(".L_x_0:", *[load] * 8, "@P0 BRA `(.L_x_0)").replace("memory_read", name, 1)
+    assert count(KERNEL, "sm_90", listing, CODE).passed
+
+
 def test_a_missing_kernel_fails() -> None:
     assert "no kernel memory_read" in count(KERNEL, "sm_90", sass().replace("memory_read", "other"), CODE).problems[0]
 
@@ -213,7 +250,7 @@ def test_products_that_the_compiler_dropped_fail(monkeypatch: pytest.MonkeyPatch
 def test_broken_source_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kernel = kernels_for("vector.fp32", "cuda c++")[0]
     altered(monkeypatch, tmp_path, kernel, "fmaf(", "no_such_function(")
-    with pytest.raises(CompileError, match=r"(?s)vector_fp32\.cu for sm_80: .*no_such_function"):
+    with pytest.raises(CompileError, match=r"(?s)vector\.cu for sm_80: .*no_such_function"):
         compile_kernel(kernel, "sm_80")
 
 
@@ -241,6 +278,8 @@ def test_the_pattern_knows_both_messages() -> None:
         ("vector.fp32", "12.1", "sm_120"),
         ("vector.fp32", "13.0", None),
         ("vector.fp32", "7.5", None),
+        ("convert.f32_fp8", "8.6", None),
+        ("convert.f32_fp8", "8.9", "sm_89"),
     ],
 )
 def test_architecture_for(metric: str, capability: str, expected: str | None) -> None:

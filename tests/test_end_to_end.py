@@ -67,8 +67,20 @@ def test_two_runs_never_share_a_file(tmp_path: Path) -> None:
 def test_a_part_without_kernels_is_not_measured(fake_run: Measure, capability: str) -> None:
     record = gpuassay.read(fake_run(compute_capability=capability))
     assert record.complete
-    assert len(record.not_measured) == 6
+    assert len(record.not_measured) == 7
     assert all("no kernel for this architecture" in line["reason"] for line in record.not_measured)
+
+
+def test_a_missing_instruction_names_who_has_it(fake_run: Measure) -> None:
+    """Every metric of the standard profile on an 8.6 part: all but one have a kernel for it, or none at all."""
+    record = gpuassay.read(fake_run("standard", compute_capability="8.6"))
+    assert record.complete
+    reasons = {line["metric"]: line["reason"] for line in record.not_measured}
+    assert reasons["convert.f32_fp8"] == (
+        "no kernel for this architecture (compute capability 8.6): "
+        "the conversion to FP8 exists from compute capability 8.9"
+    )
+    assert set(record.rounds()["metric"]) >= {"vector.fp16", "sfu.tanh", "convert.i32_f32", "vector.shuffle"}
 
 
 def test_settings_of_the_directory_and_the_user_change_nothing(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,16 @@ from hypothesis import strategies as st
 from gpuassay.kernels import KERNELS, Check, kernels_for
 from gpuassay.kernels.memory import cuda_pattern, numba_pattern
 from gpuassay.kernels.tensor import MMA_SYNC_BF16, WGMMA_BF16, bf16_to_float64, random_bf16
-from gpuassay.kernels.vector import VECTOR_FP32, VECTOR_FP32_NUMBA
+from gpuassay.kernels.vector import (
+    FORMATS,
+    VECTOR_KERNELS,
+    FusedMultiplyAdd,
+    PackedFusedMultiplyAdd,
+    to_e4m3,
+)
 
 RNG = np.random.default_rng(7)
+VECTOR = {kernel.metric: kernel for kernel in VECTOR_KERNELS}
 
 
 # -- Check -------------------------------------------------------------------------------------------------
@@ -91,34 +101,201 @@ def test_integers_are_exact() -> None:
     assert not Check.compare(np.array([2**63], np.uint64), np.array([2**63 + 1], np.uint64), 0.0).passed
 
 
-# -- vector.fp32 -------------------------------------------------------------------------------------------
+# -- vector ------------------------------------------------------------------------------------------------
+
+# Every vector kernel once more, one thread and one word at a time, in Python's integers and fractions: written from
+# PTX ISA and vector.cu, sharing nothing with the references. A thread's state is a list of `width` words (bits).
+
+MASK = 2**32 - 1
+LAYOUT = {"fp32": (24, -126), "fp64": (53, -1022), "fp16": (11, -14), "bf16": (8, -126), "e4m3": (4, -6)}
 
 
-def fma32(inputs: np.ndarray, steps: int) -> np.ndarray:
-    """x = a x + b in float32, each step rounded once (the exact product fits float64)."""
-    a, b = np.float64(inputs[0]), np.float64(inputs[1])
-    x = inputs[2:].copy()
-    for _ in range(steps):
-        x = (a * x.astype(np.float64) + b).astype(np.float32)
+def decoded(bits: int, layout: str) -> Fraction:
+    """The value of the bits of a finite number: sign, exponent, fraction."""
+    precision, lowest = LAYOUT[layout]
+    fraction, exponent = bits % 2 ** (precision - 1), bits >> (precision - 1)
+    exponent, sign = exponent % (2 * (2 - lowest)), exponent // (2 * (2 - lowest))
+    significand = fraction + (2 ** (precision - 1) if exponent else 0)
+    return (-1) ** sign * significand * Fraction(2) ** (max(exponent, 1) - 2 + lowest - precision + 2)
+
+
+def encoded(value: Fraction, layout: str, negative: bool | None = None) -> int:
+    """The bits of the nearest number, ties to even."""
+    precision, lowest = LAYOUT[layout]
+    magnitude = abs(value)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    exponent = max(lowest, exponent - (magnitude < Fraction(2) ** exponent)) if magnitude else lowest
+    steps = round(magnitude / Fraction(2) ** (exponent - precision + 1))  # Python rounds a half to even as well
+    bits = steps + (exponent - lowest) * 2 ** (precision - 1)
+    sign = value < 0 if negative is None else negative
+    return bits + sign * 2 * (2 - lowest) * 2 ** (precision - 1)
+
+
+def fma(x: int, a: int, b: int, layout: str) -> int:
+    return encoded(decoded(x, layout) * decoded(a, layout) + decoded(b, layout), layout)
+
+
+def float32(bits: int) -> float:
+    return float(struct.unpack("f", struct.pack("I", bits))[0])
+
+
+def bits32(value: float) -> int:
+    return int(struct.unpack("I", struct.pack("f", value))[0])
+
+
+def e4m3(bits: int) -> int:
+    value = decoded(bits, "fp32")
+    sign = bits >> 31
+    return sign * 0x80 + (0x7E if abs(value) > 448 else min(0x7E, encoded(abs(value), "e4m3")))
+
+
+def signed(word: int, bits: int) -> int:
+    return word - 2**bits if word >= 2 ** (bits - 1) else word
+
+
+FUNCTIONS = {
+    "ex2": lambda x: 2.0**x,
+    "lg2": math.log2,
+    "rcp": lambda x: 1.0 / x,
+    "rsqrt": lambda x: x**-0.5,
+    "sin": math.sin,
+    "tanh": math.tanh,
+}
+
+
+def one_step(kernel, x: list[int], a: int, b: int) -> list[int]:  # type: ignore[no-untyped-def]
+    """One thread's words after one step; the shuffle needs its whole warp and is below."""
+    x = list(x)
+    n = len(x)
+    following = [*range(1, n), 0]
+    name = kernel.metric
+    if name in ("vector.fp32", "vector.fp64"):
+        return [fma(word, a, b, name[-4:]) for word in x]
+    if name in ("vector.fp16", "vector.bf16"):
+        halves = [[fma(word >> s & 0xFFFF, a >> s & 0xFFFF, b >> s & 0xFFFF, name[-4:]) for s in (0, 16)] for word in x]
+        return [low | high << 16 for low, high in halves]
+    if name == "vector.int32":
+        return [(a * word + b) & MASK for word in x]
+    if name == "vector.shift":
+        s = a % 32
+        ring = sum(word << 32 * (n - 1 - i) for i, word in enumerate(x))
+        ring = (ring << s | ring >> 32 * n - s) & (2 ** (32 * n) - 1)
+        return [ring >> 32 * (n - 1 - i) & MASK for i in range(n)]
+    if name == "convert.f32_bf16":
+        halves = [encoded(decoded(word, "fp32"), "bf16") for word in x]
+        return [halves[following[i]] << 16 | halves[i] for i in range(n)]
+    if name == "convert.i32_f32":
+        for _ in range(2):
+            x = [encoded(Fraction(signed(word, 32)), "fp32") for word in x]
+        return [(a * word + b) & MASK for word in x]
+    if name == "convert.f32_fp8":
+        pairs = [e4m3(x[i]) << 8 | e4m3(x[j]) for i in range(4) for j in range(4)]
+        mixed = [(b * x[4 + i] + (pairs[2 * i] | pairs[2 * i + 1] << 16)) & MASK for i in range(8)]
+        return [bits32(float32(a) - float32(word)) for word in x[:4]] + mixed
+    if name.startswith("sfu."):
+        half = n // 2
+        arguments = [float32(word) for word in x[:half]]
+        results = [bits32(float32(x[half + i]) + FUNCTIONS[name[4:]](argument)) for i, argument in enumerate(arguments)]
+        return [bits32(float32(a) - argument) for argument in arguments] + results
+    for i in range(n):
+        other = x[following[i]]
+        if name == "vector.int32_add":
+            x[i] = (x[i] + other + a) & MASK
+        elif name == "vector.logic":
+            x[i] = x[i] ^ other ^ a
+        elif name == "vector.popc":
+            x[i] = (a * x[i] + other.bit_count()) & MASK
+        elif name == "vector.dp4a":
+            products = [signed(other >> s & 0xFF, 8) * signed(a >> s & 0xFF, 8) for s in (0, 8, 16, 24)]
+            x[i] = (x[i] + sum(products)) & MASK
+        else:
+            raise AssertionError(f"no emulation of {name}")
     return x
 
 
-@pytest.mark.parametrize("kernel", [VECTOR_FP32, VECTOR_FP32_NUMBA])
-def test_fma_within_bound_and_one_missing_step_outside(kernel) -> None:  # type: ignore[no-untyped-def]
+def emulate(kernel, inputs: np.ndarray, steps: int) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
+    """What the kernel leaves after 0, 1, ... `steps` steps, width x threads, flat, in the output's type."""
+    word = np.uint64 if np.dtype(kernel.output).itemsize == 8 else np.uint32
+    rows = inputs.view(word).reshape(-1, kernel.threads).tolist()
+    a, b = rows[:2]
+    threads = [list(column) for column in zip(*rows[2:], strict=True)]
+    after = [threads]
+    for _ in range(steps):
+        if kernel.metric == "vector.shuffle":
+            threads = [threads[thread // 32 * 32 + a[thread]] for thread in range(kernel.threads)]
+        else:
+            threads = [one_step(kernel, x, a[i], b[i]) for i, x in enumerate(threads)]
+        after.append(threads)
+    return [np.array(words, word).T.ravel().view(kernel.output) for words in after]
+
+
+VECTOR_NAMES = [f"{kernel.metric}-{kernel.toolchain.split()[0]}" for kernel in VECTOR_KERNELS]
+
+
+@pytest.mark.parametrize("kernel", VECTOR_KERNELS, ids=VECTOR_NAMES)
+def test_vector_within_bound_and_one_missing_step_outside(kernel) -> None:  # type: ignore[no-untyped-def]
+    """Missing one step, two, or all of one iteration is far outside."""
+    small = replace(kernel, threads=32 if kernel.metric == "vector.shuffle" else 4)
+    inputs = small.inputs(np.random.default_rng(11), timed=False)
+    assert inputs.dtype == kernel.output
+    assert inputs.size == (2 + kernel.width) * small.threads
+    expected, bound = small.reference(inputs, kernel.check_iterations)
+    assert expected.shape == (small.outputs_per_block,)
+    *_, right = after = emulate(small, inputs, kernel.check_iterations * kernel.steps)
+    check = Check.compare(right, expected, bound)
+    assert check.passed, check
+    for missing in (1, 2, kernel.steps):
+        assert not Check.compare(after[-1 - missing], expected, bound).passed, missing
+
+
+@pytest.mark.parametrize("kernel", VECTOR_KERNELS, ids=VECTOR_NAMES)
+def test_timed_values_stay_finite_and_alive(kernel) -> None:  # type: ignore[no-untyped-def]
+    """After many iterations nothing has overflowed, settled on one value, or died out."""
     small = replace(kernel, threads=32)
-    inputs = small.inputs(RNG, timed=False)
-    expected, bound = small.reference(inputs, 2)
-    steps = 2 * small.unroll
-    assert Check.compare(fma32(inputs, steps), expected, bound).passed
-    assert not Check.compare(fma32(inputs, steps - 1), expected, bound).passed
-    assert not Check.compare(fma32(inputs, steps - 2), expected, bound).passed
+    inputs = small.inputs(RNG, timed=True)
+    late, _ = small.reference(inputs, 100)
+    later, _ = small.reference(inputs, 101)
+    if late.dtype.kind == "f":
+        assert np.isfinite(late).all()
+        # Nothing grows, except the sums of the special functions, slowly: beyond 2^24 they stop growing.
+        assert np.abs(late).max() < (10 * 100 * kernel.steps if kernel.metric.startswith("sfu.") else 4)
+    if isinstance(kernel, PackedFusedMultiplyAdd):
+        _, decode = FORMATS[kernel.format]
+        assert np.abs(decode(np.ascontiguousarray(late).view(np.uint16))).max() < 4
+    assert np.unique(late).size > 0.6 * late.size
+    # x, b - x, x, ...: an even number of steps brings a chain with a = -1 back, and arguments of special functions.
+    if not isinstance(kernel, FusedMultiplyAdd | PackedFusedMultiplyAdd):
+        assert (late != later).mean() > 0.4
 
 
-def test_timed_values_stay_bounded_and_alive() -> None:
-    inputs = replace(VECTOR_FP32, threads=32).inputs(RNG, timed=True)
-    late = fma32(inputs, 10_000)
-    assert np.abs(late).max() < 4
-    assert np.unique(late).size > 0.9 * late.size
+def test_the_shuffle_is_a_permutation_that_keeps_no_lane() -> None:
+    source = VECTOR["vector.shuffle"].inputs(RNG, timed=True)[:1024].reshape(32, 32)
+    assert (np.sort(source, axis=1) == np.arange(32)).all()
+    assert (source != np.arange(32)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "byte"),
+    [
+        (1.0, 0x38), (448.0, 0x7E), (464.0, 0x7E), (1e9, 0x7E), (-1e9, 0xFE), (0.0, 0x00), (-0.0, 0x80),
+        (2.0**-6, 0x08), (2.0**-9, 0x01), (2.0**-10, 0x00), (1.5 * 2.0**-10, 0x01), (1.0625, 0x38), (1.1875, 0x3A),
+        (15.5, 0x58),
+    ],
+)  # fmt: skip
+def test_known_e4m3_bytes(value: float, byte: int) -> None:
+    """From the format's own table (OCP 8-bit Floating Point Specification), and halves between neighbours."""
+    assert int(to_e4m3(np.array([value], np.float32))[0]) == byte
+    assert e4m3(bits32(value)) == byte
+
+
+@pytest.mark.parametrize("layout", ["fp32", "fp64", "fp16"])
+def test_the_emulations_formats_are_numpys(layout: str) -> None:
+    kind = {"fp32": np.float32, "fp64": np.float64, "fp16": np.float16}[layout]
+    word = f"u{np.dtype(kind).itemsize}"
+    for value in [0.0, 1.0, -1.5, 6.103515625e-05, 5.960464477539063e-08, 1e-6, 2 / 3, 40000.0, -0.1]:
+        bits = int(np.array([value], kind).view(word)[0])
+        assert encoded(Fraction(value), layout) == bits
+        assert decoded(bits, layout) == Fraction(float(kind(value)))
 
 
 # -- tensor ------------------------------------------------------------------------------------------------
@@ -249,20 +426,25 @@ from gpuassay.kernels import Check, kernels_for, numba_twins
 from gpuassay.kernels.numba_twins import TWINS
 
 numba_twins.smid, numba_twins.clock64, numba_twins.globaltimer = (lambda: 7), (lambda: 11), (lambda: 13)
-{fault}
 rng = np.random.default_rng(5)
 np.seterr(over="ignore")
 kernel = kernels_for("{metric}", "numba")[0]
 function, signature = TWINS[kernel.symbol]
+{fault}
 stamps = np.zeros((2, 6), np.uint64)
 counter = np.zeros(1, np.uint32)
-if kernel.metric == "vector.fp32":
+if kernel.metric.startswith("vector."):
     # 32 of the 1024 threads of each block: a simulated thread is one of the host's.
     inputs = kernel.inputs(rng, timed=False)
-    output = np.full((2, kernel.chains, kernel.threads), np.nan, np.float32)
+    output = np.full((2, kernel.width, kernel.threads * np.dtype(kernel.output).itemsize), 0xFF, np.uint8)
+    output = output.view(kernel.output)
+    poison = output[:, :, 32:].copy()
     cuda.jit(signature)(function)[2, 32](stamps.reshape(-1), inputs, output.reshape(-1), np.int32(2))
-    assert np.isnan(output[:, :, 32:]).all()
-    expected, bound = (a.reshape(kernel.chains, -1)[:, :32].ravel() for a in kernel.reference(inputs, 2))
+    assert output[:, :, 32:].tobytes() == poison.tobytes()
+    expected, bound = (
+        np.broadcast_to(a, kernel.outputs_per_block).reshape(kernel.width, -1)[:, :32].ravel()
+        for a in kernel.reference(inputs, 2)
+    )
     check = Check.compare(output[:, :, :32].reshape(2, -1), expected, bound)
 else:
     chunks, passes = 2, 2
@@ -306,7 +488,7 @@ def test_a_twin_in_the_simulator(metric: str) -> None:
     assert passed
     assert [row[:5] for row in stamps] == [[7, 11, 11, 13, 13]] * 2
     # The simulator runs one block after the other: the first takes every chunk, the second is refused.
-    assert [row[5] for row in stamps] == ([2, 2] if metric == "vector.fp32" else [4, 0])
+    assert [row[5] for row in stamps] == ([2, 2] if metric.startswith("vector.") else [4, 0])
     assert counter == [0], "the counter is ready for the next launch"
 
 
@@ -314,7 +496,8 @@ def test_a_twin_in_the_simulator(metric: str) -> None:
     ("metric", "fault"),
     [
         ("memory.write", "numba_twins.random_words = lambda place, seed: np.uint64(0x3F8000003F800000)"),
-        ("vector.fp32", "numba_twins.sixteen_steps = lambda *x: x[:8]"),
+        ("vector.fp32", "function = numba_twins._vector('vector_fp32', 'cuda.fma({x}, a, b)', 56)"),
+        ("vector.int32", "numba_twins.uint32 = lambda x: np.uint32(x) ^ np.uint32(1)"),
     ],
 )
 def test_a_fault_in_a_twin_is_found(metric: str, fault: str) -> None:
