@@ -106,7 +106,7 @@ def _slow_sms(ours: DataFrame) -> str | None:
     """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less."""
     import numpy as np
 
-    if ours["work_unit"].iloc[0] != "FLOP":
+    if ours["work_unit"].iloc[0] == "B":
         return None
     rates: dict[int, list[float]] = {}
     for ids, work, cycles in zip(ours["sm_id"], ours["sm_work"], ours["sm_cycles"], strict=True):

@@ -177,7 +177,7 @@ class CudaWorkload:
 
     def _check_arithmetic(self, kernel: ArithmeticKernel, rng: np.random.Generator) -> Check:
         inputs = kernel.inputs(rng, timed=False)
-        output = self._poisoned(self._blocks * kernel.outputs_per_block, np.float32)
+        output = self._poisoned(self._blocks * kernel.outputs_per_block, kernel.output)
         self._arguments = (self._cupy.asarray(inputs), output)
         self._run(kernel.check_iterations)
         expected, bound = kernel.reference(inputs, kernel.check_iterations)

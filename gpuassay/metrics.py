@@ -29,6 +29,13 @@ class Metric:
     published: str | None = None
     tolerance: float = 0.0
     attainment: Attainment | None = None
+    compared_with: str | None = None
+
+    @property
+    def curve_point(self) -> str | None:
+        """ "n8" or "n8.register_a" for tensor.bf16.n8 and so on: a variant of the metric it is compared with."""
+        start = f"{self.compared_with}."
+        return self.name.removeprefix(start) if self.name.startswith(start) else None
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Toolchain = Literal["cuda c++", "numba"]
-WorkUnit = Literal["FLOP", "B"]
+WorkUnit = Literal["FLOP", "OP", "B"]
 
 VECTOR_ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
 
@@ -52,8 +52,10 @@ class Kernel(ABC):
     """One kernel of one toolchain.
 
     `work_per_iteration` is what one block does in one pass of the counted loop body, in `work_unit`: FLOP (an FMA
-    is two) or bytes moved. `instructions` is how often each SASS opcode that does this work stands in the loop
-    body; `gpuassay census` counts both in the machine code.
+    is two), OP (the same of integers) or bytes moved. `instructions` is how often each SASS opcode that does this work
+    stands in the loop body; `gpuassay census` counts both in the machine code. `requires` says which compute
+    capabilities the kernel is written for, where not all have one. `macros` are defined in front of a CUDA C++ source
+    that serves several kernels, besides KERNEL, the symbol.
     """
 
     metric: str
@@ -66,12 +68,19 @@ class Kernel(ABC):
     work_unit: WorkUnit
     work_per_iteration: int
     instructions: Mapping[str, int]
+    requires: str = field(default="", kw_only=True)
+    macros: Mapping[str, int | str] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def prelude(self) -> str:
+        """The macros' definitions, one a line; nothing where there are none."""
+        return "".join(f"#define {name} {value}\n" for name, value in self.macros.items())
 
     @cached_property
     def source_text(self) -> str:
-        """The source with the headers it includes, as compiled."""
+        """The source with the macros in front of it and the headers it includes, as compiled."""
         folder = files(__package__)
-        text = folder.joinpath(self.source).read_text(encoding="utf-8")
+        text = self.prelude + folder.joinpath(self.source).read_text(encoding="utf-8")
         for header in re.findall(r'#include "([^"]+)"', text):
             text += folder.joinpath(header).read_text(encoding="utf-8")
         return text
@@ -101,14 +110,15 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class ArithmeticKernel(Kernel):
-    """A kernel with resident operands: arguments (stamps, input, output, iterations), output FP32."""
+    """A kernel with resident operands: arguments (stamps, input, output, iterations); `output` is the results' type."""
 
     check_iterations: int = 2
+    output: type[np.generic] = np.float32
 
     @property
     @abstractmethod
     def outputs_per_block(self) -> int:
-        """Number of FP32 results that each block writes."""
+        """Number of results that each block writes."""
 
     @abstractmethod
     def inputs(self, rng: np.random.Generator, *, timed: bool) -> NDArray[Any]:

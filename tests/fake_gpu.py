@@ -19,6 +19,7 @@ from gpuassay.kernels import Check
 
 ROUND_S = 0.004
 LAUNCH_COST_S = 12e-6
+OTHER_RATE = 1000.0  # work per clock and SM in metrics that the model does not name
 
 
 @dataclass
@@ -39,7 +40,19 @@ class Model:
         default_factory=lambda: {
             "vector.fp32": 256 * 0.993,
             "tensor.bf16": 4096 * 0.998,
+            "tensor.fp16": 4096 * 0.998,
+            "tensor.tf32": 2048 * 0.997,
+            "tensor.fp8_e4m3": 8192 * 0.9976,
+            "tensor.fp8_e5m2": 8192 * 0.9976,
+            "tensor.int8": 8192 * 0.9963,
+            "tensor.fp64": 256 * 0.9998,
+            "tensor.bf16.sparse": 8192 * 0.997,
+            "tensor.fp16.sparse": 8192 * 0.997,
+            "tensor.tf32.sparse": 4096 * 0.997,
+            "tensor.fp8_e4m3.sparse": 16384 * 0.997,
+            "tensor.int8.sparse": 16384 * 0.997,
             "mma_sync.bf16": 4096 * 0.667,
+            **{f"tensor.bf16.n{n}": 4096 * min(1.0, n / 64) for n in (8, 16, 32, 64, 128)},
             "memory.read": 0.943,
             "memory.write": 0.973,
             "memory.copy": 0.886,
@@ -140,7 +153,7 @@ class FakeWorkload:
 
     def launch(self):
         device, kernel, model = self.device, self.kernel, self.device.model
-        rate = model.rates[kernel.metric] * (model.numba if kernel.toolchain == "numba" else 1)
+        rate = model.rates.get(kernel.metric, OTHER_RATE) * (model.numba if kernel.toolchain == "numba" else 1)
         rate *= 1 + device.rng.normal(0, model.noise)
         blocks = model.sm_count * kernel.blocks_per_sm
         if kernel.work_unit == "B":

@@ -23,10 +23,14 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     assert {(k["metric"], k["toolchain"]) for k in record.kernels} == wanted
     rounds = gpuassay.load(path)
     assert set(zip(rounds["metric"], rounds["toolchain"], strict=True)) == wanted
-    assert rounds.groupby(["metric", "toolchain"]).size().min() >= 25
+    sizes = rounds.groupby("metric").size()
+    points = sizes.index.str.contains(r"\.n\d+")  # of the curve over shapes
+    assert sizes[~points].min() >= 25
+    assert sizes[points].min() >= 10
+    assert [line["metric"] for line in record.not_measured] == ["tensor.int4"]
     assert len(record.telemetry()) >= 2
     progress = capfd.readouterr().err
-    assert f"[1/{len(wanted)}]" in progress
+    assert f"[1/{len(wanted) + 1}]" in progress
     assert "last" in progress
     assert all(metric in progress for metric, _ in wanted)
     assert "passed" in path.with_suffix(".log").read_text(encoding="utf-8")
@@ -68,6 +72,16 @@ def test_a_part_without_kernels_is_not_measured(fake_run: Measure, capability: s
     assert record.complete
     assert len(record.not_measured) == 6
     assert all("no kernel for this architecture" in line["reason"] for line in record.not_measured)
+
+
+@pytest.mark.parametrize("capability", ["10.0", "10.3"])
+def test_a_tensor_path_without_a_kernel_is_not_measured(fake_run: Measure, capability: str) -> None:
+    """tcgen05: the other metrics are measured, this one says why not."""
+    record = gpuassay.read(fake_run(compute_capability=capability))
+    assert record.complete
+    (line,) = record.not_measured
+    assert line["metric"] == "tensor.bf16"
+    assert line["reason"].startswith(f"no kernel for this architecture (compute capability {capability})")
 
 
 def test_settings_of_the_directory_and_the_user_change_nothing(
