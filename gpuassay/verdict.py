@@ -54,7 +54,8 @@ class Capability:
 class Verdict:
     """One metric held against one sheet. SI units; None where absent. `expanded_uncertainty` is of `measured`,
     absolute, k = 2, attainment not included; `budget` has its terms and those of the comparison with the sheet.
-    `share_of_limit` is without correction for attainment."""
+    `share_of_limit` is without correction for attainment. `share_of_other` is the rate per clock and SM over that of
+    the metric named by `compared_with` in metrics.toml."""
 
     metric: str
     title: str
@@ -74,6 +75,7 @@ class Verdict:
     causes: dict[str, float] = field(default_factory=dict)
     rounds: int = 0
     budget: tuple[Term, ...] = ()
+    share_of_other: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
                 "needs it is inconclusive",
             )
         )
+    per_clock: dict[str, float | None] = {}
     if record.run["samples"] == "kept":
         rounds, telemetry = record.rounds(), record.telemetry()
         seen_sms = {int(sm) for ids in rounds["sm_id"] for sm in ids}
@@ -153,6 +156,7 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
             of_metric = rounds[rounds["metric"] == name]
             ours = of_metric[of_metric["toolchain"] == "cuda c++"]
             taken = measured.from_rounds(ours if len(ours) else of_metric, record, telemetry)
+            per_clock[name] = taken.per_clock
             verdict = _judge_metric(metric(name), taken, sheet)
             doubt = next((f.text for f in findings if f.code in DOUBTS and f.metric in (None, name)), None)
             verdicts.append(_undecided(verdict, doubt) if doubt else verdict)
@@ -161,7 +165,10 @@ def judge(record: Record, sheet: Sheet, choice: Iterable[str] = (), contradictio
         verdicts = _count_verdicts(claimed, "as the device claims; nothing here counted them", sheet)
         for line in record.medians:
             if line["metric"] in metrics() and not line.get("variant"):
-                verdicts.append(_judge_metric(metric(line["metric"]), measured.from_median(line), sheet))
+                taken = measured.from_median(line)
+                per_clock[line["metric"]] = taken.per_clock
+                verdicts.append(_judge_metric(metric(line["metric"]), taken, sheet))
+    verdicts = [_compared(verdict, per_clock) for verdict in verdicts]
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
     missing = {line["metric"]: line["reason"] for line in record.not_measured} | failed
@@ -234,6 +241,16 @@ def _judge_metric(metric: Metric, measured: Measured, sheet: Sheet) -> Verdict:
     )
 
 
+def _compared(verdict: Verdict, per_clock: dict[str, float | None]) -> Verdict:
+    """The verdict with the share of the metric that it is compared with, where both were measured."""
+    other = metric(verdict.metric).compared_with
+    ours, theirs = per_clock.get(verdict.metric), per_clock.get(other or "")
+    if not ours or not theirs:
+        return verdict
+    share = ours / theirs
+    return replace(verdict, share_of_other=share, reason=f"{share:.1%} of {other} per clock and SM; {verdict.reason}")
+
+
 def _attainment_terms(metric: Metric) -> tuple[Term, ...]:
     if metric.attainment is None:
         return ()
@@ -275,6 +292,8 @@ def _capability_verdict(
             return "not published", "no sheet value to compare with"
         if metric.kind == "rate" and measured.per_clock is None:
             return "not measured", "no clock was recorded, so the rate per clock and SM is unknown"
+        if metric.attainment is None:
+            return "not published", "what a known-good part attains of it has not been measured, so it is not judged"
         return "not published", "the silicon's rate per clock and SM is not known"
     word = decide(capability.ratio, capability.expanded_uncertainty, capability.tolerance)
     text = _capability_text(capability, metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import pytest
 from conftest import H20
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from gpuassay import report
 from gpuassay.cli import exit_code
 from gpuassay.measured import median_uncertainty
 from gpuassay.verdict import Judgement, Verdict, decide
@@ -24,6 +27,12 @@ fractions = st.floats(0, 0.5)
 def of(judgement: Judgement, metric: str) -> Verdict:
     """The verdict on one metric."""
     return next(v for v in judgement.verdicts if v.metric == metric)
+
+
+def printed(judgement: Judgement) -> str:
+    console = Console(width=160, file=io.StringIO())
+    console.print(report.judgement(judgement))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def codes(judgement: Judgement) -> set[str]:
@@ -159,6 +168,28 @@ def test_toolchains_that_disagree_decide_nothing(judged: Judged) -> None:
     assert "toolchains-disagree" in codes(judgement)
     assert of(judgement, "vector.fp32").verdict == "inconclusive"
     assert of(judgement, "tensor.bf16").verdict == "conforms"
+
+
+def test_paths_and_shapes_are_told_as_shares_of_the_headline(judged: Judged) -> None:
+    """Neither is judged; the ratio of the warp-level path and the curve over shapes are what they are measured for."""
+    judgement = judged(profile="standard", numba=0.97)
+    warp_level = of(judgement, "mma_sync.bf16")
+    assert warp_level.share_of_other == pytest.approx(0.667 / 0.998, rel=2e-3)
+    assert warp_level.reason.startswith("66.8% of tensor.bf16 per clock and SM")
+    assert warp_level.verdict == "not published"
+    narrow = of(judgement, "tensor.bf16.n8")
+    assert narrow.share_of_other == pytest.approx(0.125 / 0.998, rel=2e-3)
+    assert of(judgement, "tensor.bf16").share_of_other is None
+    text = printed(judgement)
+    assert "A in shared memory" in text
+    assert "n = 128" in text
+    assert "tensor.bf16.n8" not in text, "points of a curve have a table of their own"
+
+
+def test_a_figure_without_attainment_is_shown_and_not_judged(judged: Judged) -> None:
+    e5m2 = of(judged(profile="standard", numba=0.97), "tensor.fp8_e5m2")
+    assert (e5m2.verdict, e5m2.published) == ("not published", 1978.9e12)
+    assert "known-good part" in e5m2.reason
 
 
 def test_a_misstated_clock_is_a_finding_and_changes_no_verdict(judged: Judged) -> None:
