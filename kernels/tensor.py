@@ -161,7 +161,9 @@ class MatrixMultiplyAccumulate(ArithmeticKernel):
         Integers are uniform over their whole range. Floats are normal, except in a check whose accumulators keep few
         bits: there they are integers, small enough that any order of summation is exact. Every other column of A
         takes the format's whole significand and meets -1, 0 or 1 in B; the columns between do the reverse. For
-        FP16 accumulators the timed values have a standard deviation of 1/4, so that no sum reaches infinity.
+        FP16 accumulators the timed values have a standard deviation of 1/4, so that no sum reaches infinity. Sums
+        grow with the repetitions: where accumulators keep few bits (FP16, FP8), they come to rest within a long launch
+        while the products go on switching.
 
         Metadata is one random pattern for each warp's 16 rows and instruction, the same in every chunk of them. So
         the check proves that the hardware skips as told and not which bit of the word speaks of which chunk.
@@ -258,8 +260,7 @@ def wgmma(
     step_bytes = 64 if sparse else 32
     k, depth = step_bytes * 8 // format.bits, 128 * 8 // format.bits
     warpgroups = 4 if n <= 64 else 2
-    repeats = (128 // n if n <= 64 else 2) * (2 if sparse else 1)
-    repeats = min(repeats, 8)
+    repeats = min(8, 128 // n) if n <= 64 else 4 if sparse else 2
     accumulators = n // 2 // accumulator.packed
     after = accumulators + (4 if a_in_registers else 1)
     a = _registers(accumulators, 4) if a_in_registers else f"%{accumulators}"
