@@ -316,8 +316,8 @@ def census(arch: str | None, metric: str | None, as_json: bool) -> None:
                 )
                 counted = " ".join(f"{n}x{opcode}" for opcode, n in row.counted.items())
                 click.echo(
-                    f"{kernel.metric:16} {kernel.toolchain:8} {architecture:7} declared "
-                    f"{row.declared_work:>8} counted {row.counted_work:>8} {kernel.work_unit:4} "
+                    f"{kernel.metric:31} {kernel.toolchain:8} {architecture:7} declared "
+                    f"{row.declared_work:>9} counted {row.counted_work:>9} {kernel.work_unit:4} "
                     f"spills {row.spills}  {counted:40} {verdict}"
                 )
     except CompileError as error:

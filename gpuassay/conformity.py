@@ -81,6 +81,7 @@ class Verdict:
     causes: dict[str, float] = field(default_factory=dict)
     rounds: int = 0
     budget: tuple[Term, ...] = ()
+    share_of_other: float | None = None  # per clock and SM, of the metric that metrics.toml compares this one with
     kind: str | None = None  # of a figure from elsewhere: limit or library
     source: str | None = None  # ... who measured it
     line: int | None = None  # ... and where in its file it stands

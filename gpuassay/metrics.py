@@ -21,6 +21,7 @@ class Metric:
     unit: str
     published: str | None = None
     tolerance: float = 0.0
+    compared_with: str | None = None
 
     @property
     def sustained(self) -> bool:
@@ -31,6 +32,12 @@ class Metric:
     def base(self) -> str:
         """The name of the metric whose limit and calibration apply."""
         return self.name.removesuffix(SUSTAINED)
+
+    @property
+    def curve_point(self) -> str | None:
+        """ "n8" or "n8.register_a" for tensor.bf16.n8 and so on: a variant of the metric it is compared with."""
+        start = f"{self.compared_with}."
+        return self.name.removeprefix(start) if self.name.startswith(start) else None
 
 
 @cache

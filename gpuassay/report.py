@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import acceptance, rules
+from .metrics import metric
 from .units import show
 from .verdict import Judgement, Verdict
 
@@ -38,7 +39,14 @@ def judgement(result: Judgement) -> RenderableType:
         "",
         _table(result),
     ]
-    reasons = [(v.metric, v.reason) for v in result.verdicts if v.reason]
+    curves = _curves(result)
+    if curves is not None:
+        parts += [
+            "",
+            Text("Rate per clock and SM over the shape of wgmma, of the rate at n = 256", style="bold"),
+            curves,
+        ]
+    reasons = [(v.metric, v.reason) for v in _headlines(result) if v.reason]
     if reasons:
         parts += ["", Text("Why", style="bold"), _pairs(reasons)]
     if result.variants:
@@ -159,10 +167,39 @@ def _table(result: Judgement) -> Table:
             name,
             justify="left" if name in ("metric", "verdict", "delivered") else "right",
             # A narrow terminal may wrap a verdict, but must not cut a metric's name.
-            min_width=max((len(v.metric) for v in result.verdicts), default=0) if name == "metric" else None,
+            min_width=max((len(v.metric) for v in _headlines(result)), default=0) if name == "metric" else None,
         )
-    for verdict in result.verdicts:
+    for verdict in _headlines(result):
         table.add_row(*_row(verdict))
+    return table
+
+
+def _headlines(result: Judgement) -> list[Verdict]:
+    """Everything but the points of curves, which would drown it."""
+    return [v for v in result.verdicts if metric(v.metric).curve_point is None]
+
+
+def _curves(result: Judgement) -> Table | None:
+    """One row per curve and where A lies, one column per n; None where there is no point."""
+    curves: dict[str, dict[str, str]] = {}
+    for verdict in result.verdicts:
+        described = metric(verdict.metric)
+        if described.curve_point is None:
+            continue
+        n, _, register = described.curve_point.partition(".")
+        row = f"  {described.compared_with}, A in {'registers' if register else 'shared memory'}"
+        curves.setdefault(row, {} if register else {"256": _share(1.0)})[n.removeprefix("n")] = _share(
+            verdict.share_of_other
+        )
+    if not curves:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    columns = sorted({n for row in curves.values() for n in row}, key=int)
+    for n in columns:
+        table.add_column(f"n = {n}", justify="right")
+    for row, shares in curves.items():
+        table.add_row(row, *(shares.get(n, "") for n in columns))
     return table
 
 

@@ -126,10 +126,12 @@ def judge(
         text = "this board is among those that calibrated the instrument: it is judged by the others, or by the prior"
         findings.append(Finding("calibration-excludes-itself", "info", None, text))
     verdicts = []
-    for name, taken in measurements(record):
+    taken = measurements(record)
+    per_clock = {name: found.per_clock for name, found in taken}
+    for name, found in taken:
         attained = calibration.attainment(metric(name).base, capability, itself)
-        verdict = judge_metric(metric(name), taken, sheet, attained, rule)
-        verdicts.append(_doubted(verdict, findings))
+        verdict = judge_metric(metric(name), found, sheet, attained, rule)
+        verdicts.append(_doubted(_compared(verdict, per_clock), findings))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
     missing = {line["metric"]: line["reason"] for line in record.not_measured} | failed
@@ -212,6 +214,16 @@ def measurements(record: Record) -> list[tuple[str, Measured]]:
             found += [per_joule] if per_joule else []
         found.append((name, measured.from_rounds(ours, record, telemetry, conditions)))
     return found
+
+
+def _compared(verdict: Verdict, per_clock: dict[str, float | None]) -> Verdict:
+    """The verdict with the share of the metric that it is compared with, where both were measured."""
+    other = metric(verdict.metric).compared_with
+    ours, theirs = per_clock.get(verdict.metric), per_clock.get(other or "")
+    if not ours or not theirs:
+        return verdict
+    share = ours / theirs
+    return replace(verdict, share_of_other=share, reason=f"{share:.1%} of {other} per clock and SM; {verdict.reason}")
 
 
 def _doubted(verdict: Verdict, findings: list[Finding]) -> Verdict:

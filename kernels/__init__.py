@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from .declare import ArithmeticKernel, Check, Kernel, MemoryKernel
 from .memory import MEMORY_KERNELS
-from .tensor import MMA_SYNC_BF16, TENSOR_BF16_MMA_SYNC, WGMMA_BF16
+from .tensor import TENSOR_KERNELS
 from .vector import VECTOR_KERNELS
 
 KERNELS: tuple[Kernel, ...] = (
     *VECTOR_KERNELS,
-    WGMMA_BF16,
-    TENSOR_BF16_MMA_SYNC,
-    MMA_SYNC_BF16,
+    *TENSOR_KERNELS,
     *MEMORY_KERNELS,
 )
 

@@ -73,7 +73,8 @@ class Census:
 def work_of(opcode: str) -> int:
     """Work of one instruction issued by one warp: FLOP, OP, or bytes for loads and stores to global memory.
 
-    A warp is 32 threads. HGMMA is issued by each of a warpgroup's four warps, so one warp's share is a quarter.
+    A warp is 32 threads. A GMMA is issued by each of a warpgroup's four warps, so one warp's share is a quarter.
+    A sparse MMA (.SP) names the k that it spans, zeros included, and is counted so, as sheets count it.
     Sources: CUDA Binary Utilities, "Instruction Set Reference"; PTX ISA, shapes of mma and wgmma.
     """
     if (work := VECTOR_WORK.get(opcode)) is not None:
@@ -82,11 +83,11 @@ def work_of(opcode: str) -> int:
         return 32 * 4
     if re.fullmatch(r"MUFU\.(EX2|LG2|RCP|RSQ|SIN|TANH)", opcode):
         return 32
-    if match := re.match(r"HGMMA\.(\d+)x(\d+)x(\d+)\.", opcode):
-        m, n, k = (int(part) for part in match.groups())
-        return 2 * m * n * k // 4
-    if opcode.startswith("HMMA.16816."):
-        return 2 * 16 * 8 * 16
+    if match := re.match(r"([HQIB]G|D)MMA(?:\.SP)?\.(\d+)x(\d+)x(\d+)(?:\.|$)", opcode):
+        m, n, k = (int(part) for part in match.groups()[1:])
+        return 2 * m * n * k // (1 if match.group(1) == "D" else 4)
+    if match := re.match(r"(?:[HQIB]MMA(?:\.SP)?\.16|DMMA\.8)8(\d+)(?:\.|$)", opcode):  # 16832 is 16 x 8 x 32
+        return 2 * (8 if opcode.startswith("D") else 16) * 8 * int(match.group(1))
     if match := re.match(r"(?:LDG|STG)\.E(?:\.(64|128))?", opcode):
         return 32 * int(match.group(1) or 32) // 8
     raise ValueError(f"the work of SASS instruction {opcode} is not known to the census")
@@ -218,7 +219,7 @@ def take(kernel: Kernel, architecture: str) -> Census:
 
 def _stem(opcode: str, declared: Mapping[str, int]) -> str:
     """LDG.E.128.CONSTANT counts as LDG.E.128: cache hints do not change the work. Any other suffix does: HFMA2.MMA
-    is another pipe than HFMA2, IMAD.MOV no multiplication."""
+    is another pipe than HFMA2, IMAD.MOV no multiplication, and an MMA's suffixes name its formats."""
     for name in declared:
         if opcode == name or (name.startswith(("LDG.", "STG.")) and opcode.startswith(name + ".")):
             return name

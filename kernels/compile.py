@@ -70,6 +70,7 @@ def _nvrtc(kernel: Kernel, architecture: str) -> MachineCode:
             name=kernel.source,
         )
         text = files(__package__).joinpath(kernel.source).read_text(encoding="utf-8")
+        text = f'{kernel.prelude}#line 1 "{kernel.source}"\n{text}' if kernel.macros else text
         try:
             code = Program(text, "c++", options).compile("cubin", logs=log)
         except Exception as error:  # cuda-core raises its own NVRTCError, which is not public API

@@ -55,7 +55,8 @@ class Kernel(ABC):
     is two), OP (the same of integers; any other operation is one per result) or bytes moved. `instructions` is how
     often each SASS opcode that does this work stands in the loop body; `gpuassay census` counts both in the machine
     code. `instructions_on` has, by architecture, what differs there. `requires` says what the kernel needs of the
-    hardware and which compute capabilities have it, where not all do.
+    hardware and which compute capabilities have it, where not all do. `macros` are defined in front of a CUDA C++
+    source that serves several kernels, besides KERNEL, the symbol.
     """
 
     metric: str
@@ -70,12 +71,18 @@ class Kernel(ABC):
     instructions: Mapping[str, int]
     instructions_on: Mapping[str, Mapping[str, int]] = field(default_factory=dict, kw_only=True)
     requires: str = field(default="", kw_only=True)
+    macros: Mapping[str, int | str] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def prelude(self) -> str:
+        """The macros' definitions, one a line; nothing where there are none."""
+        return "".join(f"#define {name} {value}\n" for name, value in self.macros.items())
 
     @cached_property
     def source_text(self) -> str:
-        """The source with the headers it includes, as compiled."""
+        """The source with the macros in front of it and the headers it includes, as compiled."""
         folder = files(__package__)
-        text = folder.joinpath(self.source).read_text(encoding="utf-8")
+        text = self.prelude + folder.joinpath(self.source).read_text(encoding="utf-8")
         for header in re.findall(r'#include "([^"]+)"', text):
             text += folder.joinpath(header).read_text(encoding="utf-8")
         return text

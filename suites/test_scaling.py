@@ -2,9 +2,9 @@
 
 import pytest
 
-from gpuassay.timing import Measure, point
+from gpuassay.timing import Measure, glimpse
 
-pytestmark = [pytest.mark.gpu, point]
+pytestmark = [pytest.mark.gpu, glimpse]
 
 
 @pytest.mark.parametrize("sms", [1, 2, 4, 8, 16, 32, 64, 128])

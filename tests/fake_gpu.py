@@ -23,6 +23,7 @@ ROUND_S = 0.004
 # The fake keeps real time, and nobody waits 20 s for it.
 timing.sustained.mark.kwargs["max_time"] = 1.5
 LAUNCH_COST_S = 12e-6
+OTHER_RATE = 1000.0  # work per clock and SM in metrics that the model does not name
 
 
 @dataclass
@@ -45,7 +46,19 @@ class Model:
             "vector.fp32": 256 * 0.993,
             "vector.fp64": 128 * 0.9988,
             "tensor.bf16": 4096 * 0.998,
+            "tensor.fp16": 4096 * 0.998,
+            "tensor.tf32": 2048 * 0.997,
+            "tensor.fp8_e4m3": 8192 * 0.9976,
+            "tensor.fp8_e5m2": 8192 * 0.9976,
+            "tensor.int8": 8192 * 0.9963,
+            "tensor.fp64": 256 * 0.9998,
+            "tensor.bf16.sparse": 8192 * 0.997,
+            "tensor.fp16.sparse": 8192 * 0.997,
+            "tensor.tf32.sparse": 4096 * 0.997,
+            "tensor.fp8_e4m3.sparse": 16384 * 0.997,
+            "tensor.int8.sparse": 16384 * 0.997,
             "mma_sync.bf16": 4096 * 0.667,
+            **{f"tensor.bf16.n{n}": 4096 * min(1.0, n / 64) for n in (8, 16, 32, 64, 128)},
             "memory.read": 0.943,
             "memory.write": 0.973,
             "memory.copy": 0.886,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpuassay.kernels import KERNELS, Kernel, kernels_for
-from gpuassay.kernels.census import count, take, work_of
+from gpuassay.kernels.census import count, disassemble, take, work_of
 from gpuassay.kernels.compile import SERIALISED, CompileError, MachineCode, compile_kernel
 
 CASES = [(kernel, architecture) for kernel in KERNELS for architecture in kernel.architectures]
@@ -161,8 +161,60 @@ def test_a_missing_kernel_fails() -> None:
 
 
 def test_unknown_instructions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"QGMMA\.64x256x32"):
-        work_of("QGMMA.64x256x32.F32.E4M3.E4M3")
+    with pytest.raises(ValueError, match=r"UTCHMMA"):
+        work_of("UTCHMMA")
+
+
+@pytest.mark.parametrize(
+    ("opcode", "m", "n", "k", "warps"),
+    [
+        ("HGMMA.64x256x16.F32.BF16", 64, 256, 16, 4),
+        ("QGMMA.64x8x32.F32.E4M3.E4M3", 64, 8, 32, 4),
+        ("IGMMA.SP.64x256x64.S8.S8", 64, 256, 64, 4),
+        ("BGMMA.64x256x256.AND.POPC", 64, 256, 256, 4),
+        ("HMMA.16816.F32", 16, 8, 16, 1),
+        ("HMMA.1688.F32.TF32", 16, 8, 8, 1),
+        ("HMMA.SP.16832.F32.BF16", 16, 8, 32, 1),
+        ("QMMA.SP.16864.F32.E4M3.E4M3", 16, 8, 64, 1),
+        ("IMMA.16864.S4.S4", 16, 8, 64, 1),
+        ("BMMA.168256.AND.POPC", 16, 8, 256, 1),
+        ("DMMA.884", 8, 8, 4, 1),
+        ("DMMA.8x8x4", 8, 8, 4, 1),
+        ("DMMA.16x8x16", 16, 8, 16, 1),
+    ],
+)
+def test_the_work_of_tensor_instructions(opcode: str, m: int, n: int, k: int, warps: int) -> None:
+    """One warp's share of 2 m n k operations."""
+    assert work_of(opcode) * warps == 2 * m * n * k
+
+
+def test_another_input_format_fails() -> None:
+    """HMMA.16816.F32 means FP16: its BF16 sister starts with the same words and is another instruction."""
+    kernel = next(k for k in kernels_for("tensor.fp16") if k.source == "mma_sync.cu")
+    listing = sass(".L_x_0:", *["HMMA.16816.F32.BF16 R4, R8, R12, R4"] * 32, "@P0 BRA `(.L_x_0)")
+    problems = count(kernel, "sm_80", listing.replace("memory_read", kernel.symbol), CODE).problems
+    assert problems == ("declares 32 HMMA.16816.F32, the loop body has 32 HMMA.16816.F32.BF16",)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "architecture", "found"),
+    [
+        ("mma_sync_fp8_e4m3", "sm_90", "HMMA.16816.F32"),
+        ("mma_sync_int4", "sm_90", "IMMA.16832.S8.S8"),
+        ("mma_sync_int4", "sm_120", "IMMA.16832.S8.S8"),
+        ("mma_sync_binary", "sm_100", "IMMA.16832.U8.U8"),
+    ],
+)
+def test_an_emulated_format_is_not_claimed(symbol: str, architecture: str, found: str) -> None:
+    """The compiler accepts these and does the work on another pipe; the census would not have it."""
+    kernel = next(k for k in KERNELS if k.symbol == symbol)
+    assert architecture not in kernel.architectures
+    assert found in disassemble(compile_kernel(kernel, architecture))
+    try:
+        problems = take(kernel, architecture).problems
+    except CompileError as error:
+        problems = (str(error),)
+    assert problems
 
 
 def altered(monkeypatch: pytest.MonkeyPatch, folder: Path, kernel: Kernel, old: str, new: str) -> None:
@@ -202,7 +254,7 @@ def test_a_rolled_inner_loop_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_registers_that_the_compiler_spilled_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Four blocks of 512 threads to an SM leave 32 registers a thread; all the products are still there."""
     kernel = kernels_for("mma_sync.bf16", "cuda c++")[0]
-    altered(monkeypatch, tmp_path, kernel, "__launch_bounds__(warps * 32, 1)", "__launch_bounds__(warps * 32, 4)")
+    altered(monkeypatch, tmp_path, kernel, "__launch_bounds__(WARPS * 32, 1)", "__launch_bounds__(WARPS * 32, 4)")
     census = take(kernel, "sm_90")
     assert census.counted_work == census.declared_work
     assert census.spills > 0
@@ -222,12 +274,12 @@ def test_a_narrower_access_in_the_source_fails(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_second_wait_in_the_loop_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kernel = kernels_for("tensor.bf16", "cuda c++")[0]
-    old = "wgmma(d, a + 2 * k, b + 2 * k);"
+    old = "wgmma(d, a[step], a_descriptor + step * 2, b + step * (STEP_BYTES / 16));"
     wait = "".join(
         f'asm volatile("wgmma.{what}.sync.aligned{end};" ::: "memory"); '
         for what, end in (("commit_group", ""), ("wait_group", " 0"), ("fence", ""))
     )
-    altered(monkeypatch, tmp_path, kernel, old, f"{{ {old} if (k == 3 && repeat == 0) {{ {wait} }} }}")
+    altered(monkeypatch, tmp_path, kernel, old, f"{{ {old} if (step == 3 && repeat == 0) {{ {wait} }} }}")
     census = take(kernel, "sm_90a")
     assert census.counted_work == census.declared_work
     assert census.problems == ("2 WARPGROUP.DEPBAR in the loop body: wgmma was serialised",)
@@ -236,12 +288,12 @@ def test_a_second_wait_in_the_loop_fails(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_products_that_the_compiler_dropped_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody reads the result and nothing is volatile: ptxas shrinks the products away, the loop stays."""
     kernel = kernels_for("tensor.bf16", "cuda c++")[0]
-    volatile = 'asm volatile(\n        "wgmma.mma_async'
+    volatile = "asm volatile(INSTRUCTION"
     altered(monkeypatch, tmp_path, kernel, volatile, volatile.replace(" volatile", ""))
     source = tmp_path / kernel.source
     text = source.read_text(encoding="utf-8")
-    assert "d[i];" in text
-    source.write_text(text.replace("d[i];", "0.0f;"), encoding="utf-8")
+    assert "= d[i];" in text
+    source.write_text(text.replace("= d[i];", "= 0.0f;"), encoding="utf-8")
     census = take(kernel, "sm_90a")
     assert census.counted_work < census.declared_work
     assert "declares 8 HGMMA.64x256x16.F32.BF16" in census.problems[0]
@@ -272,6 +324,15 @@ def test_the_pattern_knows_both_messages() -> None:
     ("metric", "capability", "expected"),
     [
         ("tensor.bf16", "9.0", "sm_90a"),
+        ("tensor.bf16", "10.0", None),
+        ("tensor.bf16", "10.3", None),
+        ("tensor.bf16", "8.7", "sm_86"),
+        ("tensor.fp64", "9.0", "sm_90"),
+        ("tensor.fp64", "10.0", "sm_100"),
+        ("tensor.fp8_e4m3", "8.9", "sm_89"),
+        ("tensor.fp8_e4m3", "8.6", None),
+        ("tensor.int4", "9.0", None),
+        ("tensor.bf16.n8", "8.0", None),
         ("mma_sync.bf16", "9.0", "sm_90"),
         ("vector.fp32", "8.7", "sm_86"),
         ("vector.fp32", "10.3", "sm_103"),
@@ -283,4 +344,5 @@ def test_the_pattern_knows_both_messages() -> None:
     ],
 )
 def test_architecture_for(metric: str, capability: str, expected: str | None) -> None:
-    assert kernels_for(metric, "cuda c++")[0].architecture_for(capability) == expected
+    found = [kernel.architecture_for(capability) for kernel in kernels_for(metric, "cuda c++")]
+    assert [architecture for architecture in found if architecture] == ([expected] if expected else [])

@@ -24,7 +24,11 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     assert {(k["metric"], k["toolchain"]) for k in record.kernels} == wanted
     rounds = gpuassay.load(path)
     assert set(zip(rounds["metric"], rounds["toolchain"], strict=True)) == wanted
-    assert sustained.plain(rounds).groupby(["metric", "toolchain"]).size().min() >= 25
+    sizes = sustained.plain(rounds).groupby("metric").size()
+    points = sizes.index.str.contains(r"\.n\d+")  # of the curve over shapes
+    assert sizes[~points].min() >= 25
+    assert sizes[points].min() >= 10
+    assert [line["metric"] for line in record.not_measured] == ["tensor.int4"]
     assert len(record.telemetry()) >= 2
     progress = capfd.readouterr().err
     assert re.search(r"\[1/\d+\]", progress)
@@ -81,6 +85,16 @@ def test_a_missing_instruction_names_who_has_it(fake_run: Measure) -> None:
         "the conversion to FP8 exists from compute capability 8.9"
     )
     assert set(record.rounds()["metric"]) >= {"vector.fp16", "sfu.tanh", "convert.i32_f32", "vector.shuffle"}
+
+
+@pytest.mark.parametrize("capability", ["10.0", "10.3"])
+def test_a_tensor_path_without_a_kernel_is_not_measured(fake_run: Measure, capability: str) -> None:
+    """tcgen05: the other metrics are measured, this one says why not."""
+    record = gpuassay.read(fake_run(compute_capability=capability))
+    assert record.complete
+    (line,) = record.not_measured
+    assert line["metric"] == "tensor.bf16"
+    assert line["reason"].startswith(f"no kernel for this architecture (compute capability {capability})")
 
 
 def test_settings_of_the_directory_and_the_user_change_nothing(

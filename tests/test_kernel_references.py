@@ -19,7 +19,19 @@ from hypothesis import strategies as st
 
 from gpuassay.kernels import KERNELS, Check, kernels_for
 from gpuassay.kernels.memory import cuda_pattern, numba_pattern
-from gpuassay.kernels.tensor import MMA_SYNC_BF16, WGMMA_BF16, bf16_to_float64, random_bf16
+from gpuassay.kernels.tensor import (
+    BF16,
+    BINARY,
+    FP8_E4M3,
+    FP8_E5M2,
+    FP16,
+    FP64,
+    INT4,
+    INT8,
+    TENSOR_KERNELS,
+    TF32,
+    Format,
+)
 from gpuassay.kernels.vector import (
     FORMATS,
     VECTOR_KERNELS,
@@ -110,7 +122,7 @@ MASK = 2**32 - 1
 LAYOUT = {"fp32": (24, -126), "fp64": (53, -1022), "fp16": (11, -14), "bf16": (8, -126), "e4m3": (4, -6)}
 
 
-def decoded(bits: int, layout: str) -> Fraction:
+def number_of(bits: int, layout: str) -> Fraction:
     """The value of the bits of a finite number: sign, exponent, fraction."""
     precision, lowest = LAYOUT[layout]
     fraction, exponent = bits % 2 ** (precision - 1), bits >> (precision - 1)
@@ -132,7 +144,7 @@ def encoded(value: Fraction, layout: str, negative: bool | None = None) -> int:
 
 
 def fma(x: int, a: int, b: int, layout: str) -> int:
-    return encoded(decoded(x, layout) * decoded(a, layout) + decoded(b, layout), layout)
+    return encoded(number_of(x, layout) * number_of(a, layout) + number_of(b, layout), layout)
 
 
 def float32(bits: int) -> float:
@@ -144,7 +156,7 @@ def bits32(value: float) -> int:
 
 
 def e4m3(bits: int) -> int:
-    value = decoded(bits, "fp32")
+    value = number_of(bits, "fp32")
     sign = bits >> 31
     return sign * 0x80 + (0x7E if abs(value) > 448 else min(0x7E, encoded(abs(value), "e4m3")))
 
@@ -182,7 +194,7 @@ def one_step(kernel, x: list[int], a: int, b: int) -> list[int]:  # type: ignore
         ring = (ring << s | ring >> 32 * n - s) & (2 ** (32 * n) - 1)
         return [ring >> 32 * (n - 1 - i) & MASK for i in range(n)]
     if name == "convert.f32_bf16":
-        halves = [encoded(decoded(word, "fp32"), "bf16") for word in x]
+        halves = [encoded(number_of(word, "fp32"), "bf16") for word in x]
         return [halves[following[i]] << 16 | halves[i] for i in range(n)]
     if name == "convert.i32_f32":
         for _ in range(2):
@@ -295,10 +307,125 @@ def test_the_emulations_formats_are_numpys(layout: str) -> None:
     for value in [0.0, 1.0, -1.5, 6.103515625e-05, 5.960464477539063e-08, 1e-6, 2 / 3, 40000.0, -0.1]:
         bits = int(np.array([value], kind).view(word)[0])
         assert encoded(Fraction(value), layout) == bits
-        assert decoded(bits, layout) == Fraction(float(kind(value)))
+        assert number_of(bits, layout) == Fraction(float(kind(value)))
 
 
 # -- tensor ------------------------------------------------------------------------------------------------
+
+
+def decoded(data: np.ndarray, name: str) -> np.ndarray:
+    """Values of little-endian bytes in a format given by PTX's name, from the format's definition, bit by bit."""
+    bits = np.unpackbits(data, bitorder="little")
+    if name in ("b1", "s4", "s8"):
+        width = {"b1": 1, "s4": 4, "s8": 8}[name]
+        weights = 2.0 ** np.arange(width)
+        weights[-1] *= -1 if width > 1 else 1  # two's complement
+        return bits.reshape(-1, width) @ weights
+    wide = {"f16": (5, 10), "bf16": (8, 7), "tf32": (8, 23), "f64": (11, 52)}
+    exponents, fractions = {"e4m3": (4, 3), "e5m2": (5, 2), **wide}[name]
+    fields = bits.reshape(-1, 1 + exponents + fractions).astype(np.float64)
+    fraction = fields[:, :fractions] @ 2.0 ** np.arange(-fractions, 0)
+    exponent = fields[:, fractions:-1] @ 2.0 ** np.arange(exponents)
+    bias = 2 ** (exponents - 1) - 1
+    magnitude = np.where(exponent == 0, 2.0 ** (1 - bias) * fraction, 2.0 ** (exponent - bias) * (1 + fraction))
+    return np.where(fields[:, -1] == 1, -magnitude, magnitude)
+
+
+def unpadded(kernel, words: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Registers of shape (..., bytes) as elements (..., elements per register)."""
+    return decoded(np.ascontiguousarray(words).ravel(), kernel.format.ptx).reshape(*words.shape[:-1], -1)
+
+
+def fragments_a(kernel, rows: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """(m, k as stored) of one instruction from the rows (m, bytes), by way of the registers that the threads load and
+    the row and column that the PTX ISA gives to element i of a thread's fragment."""
+    m, size = rows.shape[0], 8 if kernel.format.bits == 64 else 4
+    matrix = None
+    for warp in range(m // 16 or 1):
+        block = rows[warp * 16 : warp * 16 + min(m, 16)].reshape(min(m, 16), -1, size)
+        for thread in range(32):
+            group, lane = thread // 4, thread % 4
+            tall = min(m, 16) // 8
+            mine = [block[group + part % tall * 8, lane + part // tall * 4] for part in range(block.size // size // 32)]
+            elements = unpadded(kernel, np.array(mine))
+            each = elements.shape[1]
+            if matrix is None:
+                matrix = np.full((m, rows.shape[1] // size * each), np.nan)
+            for i, value in enumerate(elements.ravel()):
+                row = group + (8 if i // each % tall else 0)
+                matrix[warp * 16 + row, lane * each + i % each + i // (tall * each) * 4 * each] = value
+    assert matrix is not None
+    return matrix
+
+
+def swizzled(kernel, rows: np.ndarray, step: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """(rows, k) of instruction `step` as wgmma reads it: stored unit by unit as load_swizzled does, then read at the
+    descriptor's address plus 32 or 64 bytes a step, with address bits 4-6 exclusive-or bits 7-9."""
+    shared = np.zeros(rows.size, np.uint8)
+    for row in range(rows.shape[0]):
+        for unit in range(8):
+            place = row * 8 + (unit ^ row % 8)
+            shared[place * 16 : place * 16 + 16] = rows[row, unit * 16 : unit * 16 + 16]
+    width = kernel.macros["STEP_BYTES"]
+    address = np.arange(rows.shape[0])[:, None] * 128 + step * width + np.arange(width)
+    return unpadded(kernel, shared[address ^ (address >> 7 & 7) << 4])
+
+
+def with_zeros(kernel, stored: np.ndarray, metadata: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """A sparse A (m, k / 2) as (m, k): element by element from one 32-bit word for each 16 rows."""
+    dense = np.zeros((stored.shape[0], 2 * stored.shape[1]))
+    for row, column in np.ndindex(*stored.shape):
+        word = int(metadata[row // 16])
+        if kernel.format.ptx == "tf32":
+            chunk = column
+            code = word >> 4 * (chunk % 8) & 15
+            assert code in (0b0100, 0b1110)
+            dense[row, 2 * chunk + (code == 0b1110)] = stored[row, column]
+        else:
+            chunk = column // 2
+            code = word >> 4 * (chunk % 8) & 15
+            assert code & 3 < code >> 2
+            dense[row, 4 * chunk + (code >> 2 if column % 2 else code & 3)] = stored[row, column]
+    return dense
+
+
+def instructions(kernel, inputs: np.ndarray) -> list[list[tuple[np.ndarray, np.ndarray]]]:  # type: ignore[no-untyped-def]
+    """For each tile of D, in the order of the output: the (A, B) that meet in it, in one pass over what is resident."""
+    macros, tiles = kernel.macros, []
+    if kernel.source == "wgmma.cu":
+        steps = 128 // macros["STEP_BYTES"]
+        size_a = 64 * 128 // (2 if macros["SPARSE"] else 1)
+        b = inputs[macros["WARPGROUPS"] * size_a :][: macros["N"] * 128].reshape(-1, 128)
+        metadata = inputs[macros["WARPGROUPS"] * size_a + b.size :].view(np.uint32)
+        for warpgroup in range(macros["WARPGROUPS"]):
+            a = inputs[warpgroup * size_a : (warpgroup + 1) * size_a].reshape(64, -1)
+            pairs = []
+            for step in range(steps):
+                if macros["A_IN_REGISTERS"]:
+                    part = fragments_a(kernel, a[:, step * 32 : step * 32 + 32])
+                else:
+                    part = swizzled(kernel, a, step)
+                if macros["SPARSE"]:
+                    part = with_zeros(kernel, part, metadata[(warpgroup * 4 + np.arange(4)) * steps + step])
+                pairs.append((part, swizzled(kernel, b, step)))
+            tiles.append(pairs)
+        return tiles
+    size = 8 if macros["WORD"] == "double" else 4
+    m, size_a, size_b = macros["M"], macros["A_WORDS"] * 32 * size, macros["B_WORDS"] * 32 * size
+    count_a, count_b = macros["WARPS"] * macros["TILES_A"], macros["WARPS"] * macros["TILES_B"]
+    a = inputs[: count_a * size_a].reshape(count_a, m, -1)
+    b = inputs[count_a * size_a :][: count_b * size_b].reshape(count_b, 8, -1)
+    metadata = inputs[a.size + b.size :].view(np.uint32) if macros["SPARSE"] else None
+    for warp in range(macros["WARPS"]):
+        # B's fragment is A's of eight rows: element i of thread t is column t / 4, row t % 4 and so on of k.
+        matrices = [fragments_a(kernel, b[warp * macros["TILES_B"] + tile]) for tile in range(macros["TILES_B"])]
+        for row in range(macros["TILES_A"]):
+            place = warp * macros["TILES_A"] + row
+            part = fragments_a(kernel, a[place])
+            if metadata is not None:
+                part = with_zeros(kernel, part, metadata[place : place + 1])
+            tiles += [[(part, matrix)] for matrix in matrices]
+    return tiles
 
 
 def truncated32(values: np.ndarray) -> np.ndarray:
@@ -308,38 +435,91 @@ def truncated32(values: np.ndarray) -> np.ndarray:
     return np.where(too_far, np.nextafter(rounded, np.float32(0)), rounded)
 
 
-def accumulate(kernel, inputs: np.ndarray, repetitions: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """D += A B^T, sixteen products a step, truncated after each."""
-    values = bf16_to_float64(inputs)
-    count_a = kernel.batches * kernel.tiles_a * kernel.rows * kernel.depth
-    a = values[:count_a].reshape(kernel.batches, kernel.tiles_a, 1, kernel.rows, kernel.depth)
-    b = values[count_a:].reshape(-1, 1, kernel.tiles_b, kernel.columns, kernel.depth)
-    d = np.zeros((kernel.batches, kernel.tiles_a, kernel.tiles_b, kernel.rows, kernel.columns), np.float32)
-    for _ in range(repetitions):
-        for k in range(0, kernel.depth, 16):
-            part = a[..., k : k + 16] @ np.swapaxes(b[..., k : k + 16], -1, -2)
-            d = truncated32(d.astype(np.float64) + part)
-    return d
+def added(kernel, d: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """d + a b^T as the tensor core's accumulator keeps it."""
+    if kernel.accumulator.integers == 2**14:  # every term cut off 13 bits below the largest (FP8 on Ada and Hopper)
+        terms = np.concatenate([a[:, None, :] * b[None, :, :], d[..., None]], axis=-1)
+        largest = np.abs(terms).max(axis=-1, keepdims=True)
+        unit = 2.0 ** (np.floor(np.log2(np.maximum(largest, 2.0**-60))) - 13)
+        return (np.trunc(terms / unit) * unit).sum(axis=-1)
+    total = d + a @ b.T
+    if kernel.output is np.float32:
+        return truncated32(total).astype(np.float64)
+    return total.astype(kernel.output).astype(np.float64)
 
 
-@pytest.mark.parametrize("kernel", [WGMMA_BF16, MMA_SYNC_BF16])
-def test_truncated_accumulation_is_within_bound(kernel) -> None:  # type: ignore[no-untyped-def]
+def computed(kernel, inputs: np.ndarray, repetitions: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """The output of one block, from the bytes that the kernel gets."""
+    tiles = []
+    for pairs in instructions(kernel, inputs):
+        d = np.zeros((kernel.rows, kernel.columns))
+        for _ in range(repetitions):
+            for a, b in pairs:
+                d = added(kernel, d, a, b)
+        tiles.append(d)
+    return np.array(tiles).astype(kernel.output)
+
+
+DISTINCT = list({kernel.symbol: kernel for kernel in TENSOR_KERNELS}.values())
+
+
+@pytest.mark.parametrize("kernel", DISTINCT, ids=[kernel.symbol for kernel in DISTINCT])
+def test_a_tensor_kernel_within_bound_and_faults_outside(kernel) -> None:  # type: ignore[no-untyped-def]
+    """Registers, shared memory and metadata are emulated from the bytes; the reference works on whole matrices."""
+    # One warp or warpgroup is like another, except that more of them take longer to emulate.
+    few = 1 if kernel.source == "wgmma.cu" else 2
+    key = "WARPGROUPS" if kernel.source == "wgmma.cu" else "WARPS"
+    kernel = replace(kernel, batches=few, macros={**kernel.macros, key: few})
     inputs = kernel.inputs(RNG, timed=False)
-    expected, bound = kernel.reference(inputs, 2)
-    repetitions = 2 * kernel.repeats
-    right = accumulate(kernel, inputs, repetitions)
+    assert inputs.dtype == np.uint8
+    expected, bound = kernel.reference(inputs, kernel.check_iterations)
+    repetitions = kernel.check_iterations * kernel.repeats
+    right = computed(kernel, inputs, repetitions)
     assert Check.compare(right.ravel(), expected, bound).passed
-    assert not Check.compare(accumulate(kernel, inputs, repetitions - 1).ravel(), expected, bound).passed
+    assert not Check.compare(computed(kernel, inputs, repetitions - 1).ravel(), expected, bound).passed
     assert not Check.compare(np.roll(right, 1, axis=-2).ravel(), expected, bound).passed
-    assert not Check.compare(np.roll(right, 8, axis=-1).ravel() if right.shape[-1] > 8 else right.ravel() * 1.001,
-                             expected, bound).passed  # fmt: skip
+    assert not Check.compare(np.roll(right, 1, axis=-1).ravel(), expected, bound).passed
+    if kernel.sparse:
+        other = inputs.copy()
+        other[-4:] = {0x44: 0xEE}.get(int(other[-1]), 0x44)  # another pattern for the last 16 rows
+        assert not Check.compare(computed(kernel, other, repetitions).ravel(), expected, bound).passed
 
 
-def test_bf16_is_the_upper_half_of_fp32() -> None:
-    bits = random_bf16(RNG, 1000)
-    values = bf16_to_float64(bits)
-    assert np.array_equal(values.astype(np.float32).view(np.uint32) >> 16, bits)
-    assert 0.9 < values.std() < 1.1
+@pytest.mark.parametrize("kernel", DISTINCT, ids=[kernel.symbol for kernel in DISTINCT])
+def test_timed_data_are_random_and_finite(kernel) -> None:  # type: ignore[no-untyped-def]
+    a, b = kernel.operands(kernel.inputs(RNG, timed=True))
+    for values in (a[a != 0], b[b != 0]) if kernel.sparse else (a, b):
+        assert np.isfinite(values).all()
+        assert np.unique(values).size > min(2**kernel.format.bits, 256) / 3 - 1
+        assert abs(values.mean()) < 0.6 * values.std() + 0.5
+    if kernel.sparse:
+        assert 0.45 < (a != 0).mean() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "format", [BF16, FP16, TF32, FP8_E4M3, FP8_E5M2, INT8, INT4, BINARY, FP64], ids=lambda f: f.ptx
+)
+def test_formats_pack_and_unpack(format: Format) -> None:
+    low = -format.integers - (format.ptx in ("s4", "s8")) if format.ptx != "b1" else 0
+    integers = RNG.integers(low, min(format.integers, 2**40), 4096, endpoint=True)
+    packed = format.pack(integers)
+    assert packed.size * 8 == integers.size * format.bits
+    assert np.array_equal(format.unpack(packed), integers)
+    assert np.array_equal(decoded(packed, format.ptx), integers)
+    if format.work_unit == "FLOP":
+        normal = RNG.standard_normal(4096)
+        values = format.unpack(format.pack(normal))
+        assert np.array_equal(values, decoded(format.pack(normal), format.ptx))
+        assert np.array_equal(format.pack(values), format.pack(normal))
+        assert (np.abs(values) <= np.abs(normal) * (1 + 2.0**-11)).all()
+        assert 0.85 < values.std() < 1.05
+
+
+@pytest.mark.parametrize("format", [FP8_E4M3, FP8_E5M2], ids=lambda f: f.ptx)
+def test_every_fp8_number(format: Format) -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    special = (codes & 0x7F) >= {"e4m3": 0x7F, "e5m2": 0x7C}[format.ptx]
+    assert np.array_equal(format.unpack(codes)[~special], decoded(codes, format.ptx)[~special])
 
 
 # -- memory ------------------------------------------------------------------------------------------------

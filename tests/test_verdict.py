@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 from conftest import H20
+from rich.console import Console
 
+from gpuassay import report
 from gpuassay.cli import exit_code
 from gpuassay.verdict import Judgement, Verdict
 
@@ -19,6 +22,12 @@ Judged = Callable[..., Judgement]
 def of(judgement: Judgement, metric: str) -> Verdict:
     """The verdict on one metric."""
     return next(v for v in judgement.verdicts if v.metric == metric)
+
+
+def printed(judgement: Judgement) -> str:
+    console = Console(width=160, file=io.StringIO())
+    console.print(report.judgement(judgement))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def codes(judgement: Judgement) -> set[str]:
@@ -105,6 +114,28 @@ def test_a_slower_twin_is_a_finding_and_a_shortfall_of_one_toolchain_alone_is_in
     short = of(judged(**H20 | {"profile": "standard", "numba": 1.03, "rates": rates}), "vector.fp32")
     assert short.verdict == "inconclusive"
     assert "Numba reaches 103" in short.reason
+
+
+def test_paths_and_shapes_are_told_as_shares_of_the_headline(judged: Judged) -> None:
+    """Neither is judged; the ratio of the warp-level path and the curve over shapes are what they are measured for."""
+    judgement = judged(profile="standard", numba=0.97)
+    warp_level = of(judgement, "mma_sync.bf16")
+    assert warp_level.share_of_other == pytest.approx(0.667 / 0.998, rel=2e-3)
+    assert warp_level.reason.startswith("66.8% of tensor.bf16 per clock and SM")
+    assert warp_level.verdict == "not published"
+    narrow = of(judgement, "tensor.bf16.n8")
+    assert narrow.share_of_other == pytest.approx(0.125 / 0.998, rel=2e-3)
+    assert of(judgement, "tensor.bf16").share_of_other is None
+    text = printed(judgement)
+    assert "A in shared memory" in text
+    assert "n = 128" in text
+    assert "tensor.bf16.n8" not in text, "points of a curve have a table of their own"
+
+
+def test_a_figure_without_a_calibrated_board_is_judged_by_the_prior(judged: Judged) -> None:
+    e5m2 = of(judged(profile="standard", numba=0.97), "tensor.fp8_e5m2")
+    assert (e5m2.verdict, e5m2.published) == ("conforms", 1978.9e12)
+    assert any(term.source.startswith("prior") for term in e5m2.budget)
 
 
 def test_a_misstated_clock_is_a_finding_and_changes_no_verdict(judged: Judged) -> None:
