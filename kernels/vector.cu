@@ -129,8 +129,8 @@ struct vector_shuffle {  // a: the lane to read from, a permutation of the warp
 // -- special functions ------------------------------------------------------------------------------------------
 
 // x[0..7] are arguments that alternate between x and a - x, x[8..15] sums of results. Beside each MUFU two FADD
-// (and for the sine one FMUL, which scales its argument), on a pipe eight times as fast. `.ftz` leaves out the
-// instructions that scale denormal arguments; there are none.
+// (and for the sine one FMUL, which scales its argument), on a pipe at least four times as fast. `.ftz` leaves out
+// the instructions that scale denormal arguments; there are none.
 #define SPECIAL_FUNCTION(name, ptx)                                            \
     struct name {                                                              \
         using Word = float;                                                    \
