@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from . import throughput
 from .calibration import Attainment
 from .decision import Comparison, Rule, compare
 from .measured import Measured
@@ -165,8 +166,11 @@ def nominal_limit(metric: Metric, sheet: Sheet) -> Quantity | float | None:
 
 
 def limit_share(metric: Metric, measured: Measured, sheet: Sheet) -> float | None:
-    """Measured over the nominal limit, as it stands; None where either is unknown."""
+    """Measured over the nominal limit, as it stands; None where either is unknown. What no sheet prints is held
+    against CUDA's throughput table."""
     limit = nominal_limit(metric, sheet)
+    if limit is None and metric.kind == "rate" and metric.published is None and sheet.identity.compute_capability:
+        limit = throughput.limit(metric.name, sheet.identity.compute_capability)
     value = measured.per_clock if metric.kind == "rate" else measured.rate
     return None if limit is None or value is None else float(value / _si(limit))
 

@@ -76,8 +76,10 @@ class Model:
 
     def rate(self, metric):
         """A fake's rates of its own, else CUDA's table; a rate that no table prints is 64 results."""
-        if metric in self.rates or metric.startswith(("memory.", "tensor.", "mma_sync.")):
+        if metric in self.rates or metric.startswith("memory."):
             return self.rates[metric]
+        if metric.startswith(("tensor.", "mma_sync.")):
+            return OTHER_RATE
         return 0.99 * (limit(metric, self.compute_capability) or 64)
 
 
