@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .record import Record
+from .telemetry import reason_names
 from .units import show
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
                 ("clock-claim", _clock_claim(ours, telemetry)),
                 ("slow-sm", _slow_sms(ours)),
             ]
+        texts.append(("too-hot", _too_hot(group, telemetry, record)))
         found += [Finding(code, "warning", metric, f"{metric}: {text}") for code, text in texts if text]
     if _others(telemetry):
         text = "another process used this GPU during the run: stop it and measure again"
@@ -54,6 +56,27 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
         text = f"the device claims {claimed} SMs, {len(seen)} were seen at work"
         found.append(Finding("sm-count-claim", "error", "count.sm", text))
     return found
+
+
+def _during(rounds: DataFrame, telemetry: DataFrame) -> DataFrame:
+    """The sensor readings taken while these rounds ran."""
+    start, stop = rounds["start_host_s"].min(), (rounds["start_host_s"] + rounds["host_s"]).max()
+    return telemetry[telemetry["host_s"].between(start, stop)]
+
+
+def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | None:
+    """A part above its slowdown limit, or slowed for heat, is not in the state that a sheet speaks of."""
+    window = _during(rounds, telemetry)
+    slowdown_c = record.claims.get("temperature.slowdown")
+    if slowdown_c is not None and "temperature_c" in window and (window["temperature_c"] >= float(slowdown_c)).any():
+        hottest = float(window["temperature_c"].max())
+        return f"at {hottest:.0f} degC the part is at its slowdown limit of {float(slowdown_c):.0f} degC: cool it"
+    if "clock_event_reasons" in window:
+        masks = [int(mask) for mask in window["clock_event_reasons"].dropna()]
+        slowed = sum(any("Thermal" in name for name in reason_names(mask)) for mask in masks)
+        if slowed:
+            return f"slowed down for heat in {slowed / len(masks):.0%} of the readings: cool it and measure again"
+    return None
 
 
 def _others(telemetry: DataFrame) -> bool:
@@ -105,8 +128,7 @@ def _clocks(ours: DataFrame) -> str | None:
 def _clock_claim(ours: DataFrame, telemetry: DataFrame) -> str | None:
     if "sm_clock_hz" not in telemetry:
         return None
-    start, stop = ours["start_host_s"].min(), (ours["start_host_s"] + ours["host_s"]).max()
-    claims = telemetry[telemetry["host_s"].between(start, stop)]["sm_clock_hz"].dropna()
+    claims = _during(ours, telemetry)["sm_clock_hz"].dropna()
     measured_hz = float(ours["sm_clock_hz"].median())
     if len(claims) < 3 or abs(float(claims.median()) / measured_hz - 1) <= CLOCK_TOLERANCE:
         return None

@@ -233,6 +233,13 @@ def _rows(nvml: Any, handle: Any) -> list[_Row]:
             device,
             lambda milliwatt: milliwatt / 1000,
         ),
+        (
+            "temperature.slowdown",
+            "degC",
+            ("nvmlDeviceGetTemperatureThreshold",),
+            (handle, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
+            int,
+        ),
         ("ecc.mode", None, ("nvmlDeviceGetEccMode",), device, _mode),
         ("mig.mode", None, ("nvmlDeviceGetMigMode",), device, _mode),
         ("pcie.generation.current", "1", ("nvmlDeviceGetCurrPcieLinkGeneration",), device, int),

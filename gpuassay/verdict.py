@@ -26,7 +26,7 @@ __all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "j
 
 SCHEMA = "gpuassay.judgement/1"
 # Findings that make a measurement invalid: what it says of the part cannot be told from what disturbed it.
-DOUBTS = ("clocks-disagree", "other-process")
+DOUBTS = ("clocks-disagree", "other-process", "too-hot")
 # ... and one that leaves a shown capability standing: where the CUDA C++ kernel reaches the limit, a slower Numba twin
 # says something of its compiler. Only a shortfall, or an excess, that one toolchain alone shows is in doubt.
 DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree")

@@ -71,6 +71,8 @@ class Model:
     die_at: str | None = None  # metric at which the process is killed
     interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
     event_error: float = 0.0  # relative error of the event clock
+    temperature_c: int = 55
+    clock_event_reasons: int = 4  # software power cap
     settled_clock: float = 1.0  # of sm_clock_hz, in sustained runs
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
@@ -93,8 +95,8 @@ class FakeSensors:
             "sm_clock_hz": self.model.nvml_sm_clock_hz or self.model.sm_clock_hz,
             "memory_clock_hz": 2.619e9,
             "power_w": 650.0,
-            "temperature_c": 55,
-            "clock_event_reasons": 4,
+            "temperature_c": self.model.temperature_c,
+            "clock_event_reasons": self.model.clock_event_reasons,
             "gpu_utilisation": 1.0,
             "memory_utilisation": 0.5,
             "other_processes": self.model.other_processes,
@@ -130,6 +132,7 @@ class FakeDevice:
                 ("clock.memory.max", 2.619e9, "Hz"),
                 ("memory.bus_width", 5120, "bit"),
                 ("l2.size", 50 * 2**20, "B"),
+                ("temperature.slowdown", 89, "degC"),
             )
         ]
 

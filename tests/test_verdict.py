@@ -139,6 +139,16 @@ def test_a_figure_without_a_calibrated_board_is_judged_by_the_prior(judged: Judg
     assert any(term.source.startswith("prior") for term in e5m2.budget)
 
 
+@pytest.mark.parametrize("heat", [{"temperature_c": 90}, {"clock_event_reasons": 0x40}, {"clock_event_reasons": 0x20}])
+def test_a_part_too_hot_decides_nothing_and_says_so(judged: Judged, heat: dict[str, int]) -> None:
+    judgement = judged(**heat)
+    assert "too-hot" in codes(judgement)
+    assert judgement.overall == "inconclusive"
+    bf16 = of(judgement, "tensor.bf16")
+    assert bf16.verdict == "inconclusive"
+    assert "cool it" in bf16.reason
+
+
 def test_a_misstated_clock_is_a_finding_and_changes_no_verdict(judged: Judged) -> None:
     judgement = judged(nvml_sm_clock_hz=1.755e9 * 1.03)
     assert "clock-claim" in codes(judgement)
