@@ -65,6 +65,7 @@ class CudaDevice:
         self._events = [cupy.cuda.Event(), cupy.cuda.Event()]
         self._rng = np.random.default_rng()
         self._modules: dict[str, Any] = {}  # by cubin hash
+        self._loaded: dict[tuple[str, str, str], tuple[Any, MachineCode]] = {}
 
     def claims(self) -> list[dict[str, Any]]:
         """NVML's claims, then the CUDA runtime's."""
@@ -131,6 +132,12 @@ class CudaDevice:
 
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
         """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts."""
+        key = (kernel.toolchain, kernel.symbol, architecture)
+        if key not in self._loaded:  # a curve launches one kernel many times
+            self._loaded[key] = self._load(kernel, architecture)
+        return self._loaded[key]
+
+    def _load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
         code = compile_kernel(kernel, architecture)
         if kernel.toolchain == "numba":
             from numba import cuda

@@ -123,7 +123,7 @@ def test_every_claim(fake_nvml: dict[str, Any]) -> None:
         "driver.version": ("580.65.06", None, "nvmlSystemGetDriverVersion"),
         "driver.cuda_version": ("13.0", None, "nvmlSystemGetCudaDriverVersion_v2"),
     }
-    assert len(rows) == 22
+    assert len(rows) == 23
     assert fake_nvml["opened"] == 0
 
 
@@ -148,7 +148,7 @@ def test_what_nvml_does_not_give_is_absent(fake_nvml: dict[str, Any]) -> None:
         "name",
         "count.core",
     }
-    assert len(quantities) == 16
+    assert len(quantities) == 17
 
 
 def test_the_source_is_the_call_that_answered(fake_nvml: dict[str, Any]) -> None:
