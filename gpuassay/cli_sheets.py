@@ -222,7 +222,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         _print_json(
             {
                 "files": [{"file": str(path), "valid": not of_file} for path, of_file in found],
-                "problems": [asdict(problem) for problem in problems],
+                "problems": [{**asdict(problem), "text": problem.text} for problem in problems],
             }
         )
     else:

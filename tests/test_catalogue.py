@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from gpuassay import energy, rules, sheets
 from gpuassay.cli import cli
+from gpuassay.sheets import Problem
 from gpuassay.sheets.check import check, draft, json_schema
 
 FOLDER = Path(sheets.__file__).parent
@@ -322,3 +323,98 @@ def test_without_a_gpu_nothing_is_drafted() -> None:
     done = CliRunner().invoke(cli, ["sheets", "new", "--from-device", "0"])
     assert done.exit_code == 4
     assert done.stdout == ""
+
+
+# -- what only a whole sheet shows ------------------------------------------------------------------------------
+
+
+def broken(tmp_path: Path, *changes: tuple[str, str]) -> list[Problem]:
+    text = GOOD
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return check(path)
+
+
+def test_all_errors_of_a_file_come_at_once_in_the_order_of_its_lines(tmp_path: Path) -> None:
+    found = broken(
+        tmp_path,
+        ('title = "Mine"', 'titel = "Mine"'),
+        ('source = "driver"', 'source = "nobody"'),
+        ('confidence = "database"', 'confidence = "sure"'),
+        ('[[published."tensor.tf32"]]', '[[published."tensor.tf23"]]'),
+        ('value = 864\nunit = "GB/s"', 'value = 864\nunit = "GB"'),
+        ("value = 142\n", "value = 14200\n"),
+        ("chosen = true", ""),
+    )
+    keys = [problem.key for problem in found]
+    assert sorted(str(key) for key in keys) == [
+        "identity.source",
+        'published."count.sm".value',
+        'published."l2.size"',
+        'published."memory.bandwidth".unit',
+        'published."tensor.tf23"',
+        "sources.hmc-tech.confidence",
+        "titel",
+    ]
+    lines = [problem.line for problem in found]
+    assert None not in lines
+    assert lines == sorted(line for line in lines if line is not None)
+    assert all(problem.found and problem.remedy for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        # The vendor's slips: a server's figure for one GPU's, a prefix, a digit too many.
+        ("value = 362.05\n", "value = 148000\n", "148000 TFLOP/s"),
+        ('value = 2520\nunit = "MHz"', 'value = 2520\nunit = "GHz"', "100 to 10000 MHz"),
+        ("value = 142\n", "value = 10000\n", "1 to 1000"),
+        ('value = 48\nunit = "GB"', 'value = 48\nunit = "MB"', "0.1 to 10000 GB"),
+        ('value = 91.6\nunit = "TFLOP/s"', 'value = 91.6\nunit = "PFLOP/s"', "0.001 to 1000 TFLOP/s"),
+        ("value = 384\n", "value = 3.84e5\n", "32 to 65536 bit"),
+        ("value = 350\n", "value = 350000\n", "1 to 10000 W"),
+        ("value = 1024\n", "value = 1024000\n", "FLOP/clk/SM"),
+    ],
+)
+def test_what_no_gpu_comes_near_is_refused_with_what_is_believed(old: str, new: str, says: str, tmp_path: Path) -> None:
+    (problem,) = broken(tmp_path, (old, new))
+    assert problem.key is not None
+    assert problem.key.endswith(".value")
+    assert "not believed of one GPU" in problem.text
+    assert says in problem.text
+
+
+def test_an_id_may_stand_once_in_a_sheet(tmp_path: Path) -> None:
+    (problem,) = broken(tmp_path, ('["10de:0001"]', '["10de:0001", "10de:0001"]'))
+    assert (problem.key, problem.line) == ("identity.pci_device_ids[1]", 7)
+    assert "second time" in problem.text
+
+
+def test_a_part_that_can_be_measured_is_not_for_comparison_only(tmp_path: Path) -> None:
+    found = broken(tmp_path, ("\n[identity]", "comparison_only = true\n\n[identity]"))
+    assert [problem.key for problem in found] == ["identity.compute_capability", "identity.pci_device_ids"]
+
+
+def test_lines_are_right_below_text_and_lists_of_several_lines(tmp_path: Path) -> None:
+    found = broken(
+        tmp_path,
+        ('title = "Mine"', 'title = """\n[identity]\nunit = "x"\n"""\naliases2 = [\n  "a",\n  "b",\n]'),
+        ('value = 733\nunit = "TFLOP/s"', 'value = 733\nunit = "TFLOPS"'),
+    )
+    lines = (tmp_path / "mine.toml").read_text(encoding="utf-8").splitlines()
+    for problem in found:
+        assert problem.line is not None
+        assert str(problem.key).rsplit(".", 1)[-1] in lines[problem.line - 1]
+    assert [problem.line for problem in found] == [6, lines.index('unit = "TFLOPS"') + 1]
+
+
+def test_the_schema_knows_the_units_of_each_quantity() -> None:
+    figures = json_schema()["properties"]["published"]
+    assert figures["additionalProperties"] is False
+    units = figures["properties"]["memory.bandwidth"]["items"]["properties"]["unit"]["enum"]
+    assert "GB/s" in units
+    assert "GB" not in units
+    assert set(figures["properties"]) == set(sheets.QUANTITIES)

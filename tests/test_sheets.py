@@ -22,6 +22,7 @@ from gpuassay.sheets import (
     choose,
     load,
     names,
+    read,
     unpublished,
 )
 
@@ -250,7 +251,7 @@ def test_memory_clock_and_width_make_the_published_bandwidth(part: str) -> None:
 
 
 def test_no_sheet_mentions_where_it_was_written() -> None:
-    for name, text in sheets._shipped_texts().items():
+    for name, text in read._shipped_texts().items():
         assert not re.search(r"/work\b|/tmp\b|\bsession\b|\btask\b", text), name
 
 
@@ -433,22 +434,22 @@ BROKEN = {
     "not TOML": ('name = "T1"', "name = T1", "TOML"),
     "unknown top key": ('title = "Test part"', 'titel = "Test part"', 'did you mean "title"'),
     "missing key": ('title = "Test part"\n', "", "title is missing"),
-    "unknown figure key": (BANDWIDTH, BANDWIDTH + "\nbasi = 1", 'memory.bandwidth"[0].basi'),
+    "unknown figure key": (BANDWIDTH, BANDWIDTH + "\nbasi = 1", 'memory.bandwidth".basi'),
     "unknown source key": ('title = "A"', 'title = "A"\nurll = "x"', "sources.a.urll"),
     "unknown quantity": ('"memory.bandwidth"', '"memory.bandwith"', 'mean "memory.bandwidth"'),
     "name set in a figure": (BANDWIDTH, BANDWIDTH + '\nname = "x"', "unknown key"),
-    "unknown unit": ('unit = "TB/s"', 'unit = "TBps"', 'memory.bandwidth"[0].unit'),
+    "unknown unit": ('unit = "TB/s"', 'unit = "TBps"', 'memory.bandwidth".unit'),
     "wrong dimension": ('unit = "TB/s"', 'unit = "TB"', 'memory.bandwidth".unit'),
     "silicon in absolute terms": ('unit = "FLOP/clk/SM"', 'unit = "TFLOP/s"', 'bf16".unit'),
-    "negative": ("value = 4.0", "value = -4.0", 'memory.bandwidth"[0].value'),
-    "zero": ("value = 4.0", "value = 0.0", 'memory.bandwidth"[0].value'),
-    "not a number": ("value = 4.0", "value = nan", 'memory.bandwidth"[0].value'),
-    "infinite": ("value = 4.0", "value = inf", 'memory.bandwidth"[0].value'),
-    "astronomic": ("value = 4.0", "value = 1e999999", 'memory.bandwidth"[0].value'),
+    "negative": ("value = 4.0", "value = -4.0", 'memory.bandwidth".value'),
+    "zero": ("value = 4.0", "value = 0.0", 'memory.bandwidth".value'),
+    "not a number": ("value = 4.0", "value = nan", 'memory.bandwidth".value'),
+    "infinite": ("value = 4.0", "value = inf", 'memory.bandwidth".value'),
+    "astronomic": ("value = 4.0", "value = 1e999999", 'memory.bandwidth".value'),
     "endless integer": ("value = 4.0", "value = " + "9" * 5000, "TOML"),
-    "quoted": ("value = 4.0", 'value = "4.0"', 'memory.bandwidth"[0].value'),
-    "boolean": ("value = 4.0", "value = true", 'memory.bandwidth"[0].value'),
-    "half an SM": ("value = 78", "value = 78.5", 'count.sm"[0].value'),
+    "quoted": ("value = 4.0", 'value = "4.0"', 'memory.bandwidth".value'),
+    "boolean": ("value = 4.0", "value = true", 'memory.bandwidth".value'),
+    "half an SM": ("value = 78", "value = 78.5", 'count.sm".value'),
     "unknown source": (BANDWIDTH, BANDWIDTH.replace('"a"', '"c"'), 'memory.bandwidth".source'),
     "two chosen": (
         'value = 150\nunit = "TFLOP/s"\nsource = "b"',
@@ -558,16 +559,16 @@ def test_any_damage_is_read_or_refused(tmp_path: Path, at: int, cut: int, bits: 
     ],
 )
 def test_two_sheets_cannot_claim_the_same(old: str, new: str, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = sheets._shipped_texts()
+    texts = read._shipped_texts()
     assert old in texts["h100-pcie.toml"]
     texts["h100-pcie.toml"] = texts["h100-pcie.toml"].replace(old, new)
-    monkeypatch.setattr(sheets, "_shipped_texts", lambda: texts)
-    sheets._shipped.cache_clear()
+    monkeypatch.setattr(read, "_shipped_texts", lambda: texts)
+    read._shipped.cache_clear()
     try:
         with pytest.raises(SheetError) as caught:
             all_sheets()
     finally:
-        sheets._shipped.cache_clear()
+        read._shipped.cache_clear()
     message = str(caught.value)
     assert "H100-PCIe" in message
     assert "H100-SXM" in message
@@ -707,8 +708,11 @@ def test_an_id_on_no_sheet_is_not_guessed(pci: str) -> None:
 
 
 def test_an_l4_is_not_taken_for_an_l2() -> None:
-    # Same die, capability and memory: without the id nothing speaks for the L2.
-    assert pick(None, 58, "8.9", 23034 * MIB, "NVIDIA L4").sheet is load("L4")
+    # Same die, capability and memory, and nobody published the L2's SM count: without the id it could be either.
+    unknown = pick(None, 58, "8.9", 23034 * MIB, "NVIDIA L4")
+    assert unknown.sheet is None
+    assert any("L2 cannot be ruled out" in line for line in unknown.evidence)
+    assert pick("10de:27b6", 58, "8.9", 23034 * MIB, "NVIDIA L2").sheet is load("L2")
     assert pick("10de:27b8", 58, "8.9", 23034 * MIB, "NVIDIA L4").sheet is load("L4")
 
 

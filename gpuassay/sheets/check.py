@@ -8,16 +8,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
-
-from . import Sheet, SheetError, _check_distinct, _normal, _parse_toml, _read, all_sheets, explained
+from .model import QUANTITIES, UNITS, Kind, Sheet, normal
+from .read import Problem, SheetError, all_sheets, claimed_twice, located, parse_sheet, read_text
 
 # What NVML claims, and the quantity and unit of a sheet that hold it.
 _DRAFTED = (
@@ -31,48 +28,66 @@ _DRAFTED = (
 )
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a sheet. `line` counts from 1; None where the whole file is meant."""
-
-    file: str
-    line: int | None
-    key: str | None
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.file}{'' if self.line is None else f', line {self.line}'}: {self.text}"
-
-
 def check(path: Path) -> list[Problem]:
-    """Everything that is wrong with the sheet in `path`; empty where it is valid. Raises nothing for bad content."""
-    return _checked(path)[0]
+    """Everything that is wrong with the sheet in `path`, by line; empty where it is valid. Raises nothing."""
+    return _checked(path, [])[0]
 
 
 def check_all(paths: Iterable[Path]) -> Iterator[tuple[Path, list[Problem]]]:
     """`check` for each file, and that no two of them, nor one and a shipped sheet, claim one PCI id or name."""
     seen: list[Sheet] = all_sheets()
     for path in paths:
-        problems, sheet = _checked(path)
+        problems, sheet = _checked(path, seen)
         if sheet is not None:
-            # A copy of a shipped sheet that is being edited, or a renewed one, is that sheet.
-            others = [s for s in seen if _normal(s.name) != _normal(sheet.name)]
-            try:
-                _check_distinct([*others, sheet])
-            except SheetError as error:
-                problems = [Problem(str(path), None, "identity.pci_device_ids", str(error))]
-            else:
-                seen = [*others, sheet]
+            seen = [*(other for other in seen if normal(other.name) != normal(sheet.name)), sheet]
         yield path, problems
 
 
+def _checked(path: Path, beside: Iterable[Sheet]) -> tuple[list[Problem], Sheet | None]:
+    where = str(path)
+    try:
+        text = read_text(path)
+        sheet = parse_sheet(text, where)
+    except SheetError as error:
+        return sorted(error.problems, key=lambda problem: problem.line or 0), None
+    # A copy of a shipped sheet that is being edited, or a renewed one, is that sheet.
+    others = [other for other in beside if normal(other.name) != normal(sheet.name)]
+    twice = [
+        complaint._replace(found=f"of {sheet.name} {complaint.found}") for complaint in claimed_twice(sheet, others)
+    ]
+    return (located(twice, text, where), None) if twice else ([], sheet)
+
+
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a sheet, for editors that complete and check TOML (taplo, Even Better TOML)."""
+    """The JSON Schema (draft 2020-12) of a sheet's TOML file, for editors that complete and check while one types.
+
+    It knows keys, forms, quantities and their units. What reaches across keys (sources named, one figure chosen,
+    values believed of one GPU) only `check` knows.
+    """
     schema = Sheet.model_json_schema()
-    # The file does not hold what its place says: the loader fills these in.
-    for name in ("name", "kind"):
-        schema["$defs"]["Quantity"]["properties"].pop(name, None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gpuassay sheet"}
+    figure = schema["$defs"]["Quantity"]
+    for placed in ("name", "kind"):  # from the figure's place in the file, so no key of it
+        del figure["properties"][placed]
+    figure["properties"]["value"] = {"title": "Value", "type": "number", "exclusiveMinimum": 0}
+    figure["properties"]["unit"]["enum"] = list(UNITS)
+    for kind in get_args(Kind):
+        schema["properties"][kind] = {
+            "title": kind.title(),
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                name: {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "$ref": "#/$defs/Quantity",
+                        "properties": {"unit": {"enum": [u for u, row in UNITS.items() if row.dimension == by[kind]]}},
+                    },
+                }
+                for name, by in QUANTITIES.items()
+            },
+        }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
 def draft(claims: list[dict[str, Any]], date: str) -> str:
@@ -123,73 +138,3 @@ def _text(value: str) -> str:
     """A TOML basic string."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
-
-
-def _checked(path: Path) -> tuple[list[Problem], Sheet | None]:
-    where = str(path)
-    try:
-        text = _read(path)
-        data = _parse_toml(text, where)
-    except SheetError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        return [Problem(where, int(line[1]) if line else None, None, str(error).removeprefix(f"{where} "))], None
-    try:
-        return [], Sheet.model_validate(data)
-    except ValidationError as error:
-        found = []
-        for key, problem in explained(error):
-            key = _lone(data, key)
-            found.append(Problem(where, _line_of(text, key), key, f"{key} {problem}"))
-        return found, None
-
-
-def _lone(data: dict[str, Any], key: str) -> str:
-    """`key` without the index of a figure that is the only one of its quantity."""
-    match = re.match(r'(published|silicon)\."([^"]+)"\[0\]', key)
-    if match and len(data[match[1]][match[2]]) == 1:
-        return key.replace("[0]", "", 1)
-    return key
-
-
-def _line_of(text: str, key: str) -> int | None:
-    """The line where `key` stands, or where the table stands that lacks it.
-
-    tomllib gives no positions, and no kept TOML library gives those of single keys; a sheet has tables and plain keys
-    only, so headers and `key =` are enough to find them.
-    """
-    wanted = [part.strip('"') for part in re.findall(r'"[^"]*"|[A-Za-z0-9_-]+|\[\d+\]', key)]
-    best, best_length = None, 0
-    table: list[str] = []
-    counts: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*(\[\[?)(.+?)\]\]?\s*(#.*)?$", line)
-        if header:
-            table = _parts(header[2])
-            if header[1] == "[[":
-                index = counts[header[2]] = counts.get(header[2], -1) + 1
-                table = [*table, f"[{index}]"]
-            path = table
-        elif entry := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
-            path = table + _parts(entry[1])
-        else:
-            continue
-        # A lone figure is named without its index.
-        for candidate in (path, [part for part in path if part != "[0]"]):
-            # The key itself, the table that lacks it, or the first table below a misspelt one.
-            common = min(len(candidate), len(wanted))
-            if common > best_length and wanted[:common] == candidate[:common]:
-                best, best_length = number, common
-    return best
-
-
-def _parts(key: str) -> list[str]:
-    """`published."tensor.bf16"` -> ["published", "tensor.bf16"]."""
-    try:
-        value: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
-        return [key]
-    parts = []
-    while isinstance(value, dict):
-        ((part, value),) = value.items()
-        parts.append(part)
-    return parts
