@@ -110,23 +110,21 @@ def _spread(metric: str) -> dict[str, Any]:
 # -- making one ---------------------------------------------------------------------------------------------
 
 
-def calibrate(records: Iterable[tuple[Record, Sheet]], *, single_board: bool = False) -> dict[str, Any]:
+def calibrate(
+    records: Iterable[tuple[Record, Sheet, dict[str, float]]], *, single_board: bool = False
+) -> dict[str, Any]:
     """The boards of known-good parts as calibration.toml lists them: {"board": [...]}.
 
-    One entry a record: what it attained of its sheet's limits, per metric. Raises CalibrationError for a run listed
-    twice, a run that measured nothing, and for a single board unless `single_board` says that this is known: its
-    part would then be judged by itself.
+    One entry a record: what it attained of its sheet's limits, per metric (verdict.limit_shares). Raises
+    CalibrationError for a run listed twice, a run that measured nothing, and for a single board unless `single_board`
+    says that this is known: its part would then be judged by itself.
     """
-    from .verdict import limit_shares
-
     boards: list[dict[str, Any]] = []
-    for record, sheet in records:
+    for record, sheet, shares in records:
         run_id = str(record.run["run_id"])
         if any(board["run_id"] == run_id for board in boards):
             raise CalibrationError(f"run {run_id[:8]} was given twice: name each recording once")
-        attained = {
-            name: float(f"{share:.5g}") for name, share in limit_shares(record, sheet).items() if name in metrics()
-        }
+        attained = {name: float(f"{share:.5g}") for name, share in shares.items() if name in metrics()}
         if not attained:
             raise CalibrationError(f"run {run_id[:8]} measured nothing that the {sheet.name} sheet has a limit for")
         claims = record.claims

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
+from .cli_shared import decision_options, exit_code, measure_device, print_judgement
 from .cli_sheets import sheets
-from .cli_trust import calibrate, decision_options, identify, judge, selftest
-from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, fail
+from .cli_trust import calibrate, identify, judge, selftest
+from .exit_codes import CONFORMS, DIFFERS, NO_GPU, fail
 
 if TYPE_CHECKING:
     from .verdict import Judgement
 
-EXIT_CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
 SECTIONS = {
     "Measure": ("verify",),
     "Judge": ("judge", "identify", "sheets"),
@@ -153,47 +153,6 @@ def verify(
     sys.exit(exit_code(judgement, require))
 
 
-def exit_code(judgement: Judgement, require: str) -> int:
-    """The worse of what is required: capability alone, or delivery too."""
-    words = [judgement.overall] + ([judgement.overall_delivered] if require == "delivered" else [])
-    for word in ("does not conform", "inconclusive"):
-        if word in words:
-            return EXIT_CODES[word]
-    return CONFORMS
-
-
-def measure_device(device: int, profile: str, out: Path) -> Path:
-    """Measures, and returns the record's path; ends the program where no GPU can be measured."""
-    from .claims import NoDriver
-    from .verify import NoUsableGpu, measure
-
-    try:
-        part = _part(device)
-    except NoDriver as error:
-        fail(
-            f"{error} To see a verdict from a recording of a real part: gpuassay verify --replay reference",
-            NO_GPU,
-        )
-    click.echo(f"Measuring {part} (CUDA device {device}), profile {profile}:", err=True)
-    try:
-        return measure(device=device, profile=profile, out=out, part=part)
-    except NoUsableGpu:
-        sys.exit(NO_GPU)
-
-
-def _part(device: int) -> str:
-    """The device's name, from a look that costs no CUDA context in this process. Raises NoDriver."""
-    from .claims import NoDriver, device_count, nvml_claims
-
-    count = device_count()
-    if count == 0:
-        raise NoDriver("The NVIDIA driver is there, but no GPU is visible to it.")
-    if device >= count:
-        fail(f"there is no device {device}: {count} GPU(s) found, numbered from 0; see `gpuassay devices`")
-    claims = {row["quantity"]: row["value"] for row in nvml_claims(device)}
-    return str(claims.get("name", "gpu"))
-
-
 def _say_replayed(judgement: Judgement) -> None:
     from . import report
 
@@ -204,16 +163,6 @@ def _say_replayed(judgement: Judgement) -> None:
         f"{str(run['started'])[:10]} by {run['instrument']} (samples {run['samples']}).",
         style="bold yellow",
     )
-
-
-def print_judgement(judgement: Judgement, as_json: bool) -> None:
-    """The terminal report, or one JSON document."""
-    if as_json:
-        click.echo(json.dumps(judgement.to_json(), indent=2, allow_nan=False))
-        return
-    from . import report
-
-    report.console().print(report.judgement(judgement))
 
 
 @cli.command()

@@ -10,31 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_shared import decision_options, exit_code, measure_device, print_judgement
 from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, fail
 
 if TYPE_CHECKING:
     from .identify import Identification
-
-
-def decision_options(command: Any) -> Any:
-    """--confidence and --guard, the decision rule's two numbers."""
-    confidence = click.option(
-        "--confidence",
-        type=click.FloatRange(0.5, 0.9999),
-        default=0.9545,
-        show_default=True,
-        metavar="P",
-        help="Coverage probability of the expanded uncertainty U; 0.9545 is k = 2.",
-    )
-    guard = click.option(
-        "--guard",
-        type=click.FloatRange(0, 3),
-        default=1.0,
-        show_default=True,
-        metavar="G",
-        help="Guard bands of G times U: 1 is ILAC-G8's rule, 0 simple acceptance.",
-    )
-    return confidence(guard(command))
 
 
 @click.command()
@@ -65,7 +45,6 @@ def judge(file: str, against: str, require: str, confidence: float, guard: float
     Without a clock, a rate is held against the band from the printed figure to what the maximum clock gives.
     Exit codes: 0 conforms, 1 does not, 2 bad input, 3 inconclusive.
     """
-    from .cli import exit_code, print_judgement
     from .decision import Rule
     from .figures import FiguresError, read
     from .figures import judge as judge_figures
@@ -100,13 +79,15 @@ def calibrate(records: tuple[str, ...], against: str | None, single_board: bool,
     from . import record, sheets
     from .calibration import CalibrationError
     from .calibration import calibrate as collect
+    from .verdict import limit_shares
     from .verify import choose_sheet
 
     pairs = []
     try:
         for name in records:
             taken = record.read(Path(name))
-            pairs.append((taken, choose_sheet(taken, against)))
+            sheet = choose_sheet(taken, against)
+            pairs.append((taken, sheet, limit_shares(taken, sheet)))
         document = collect(pairs, single_board=single_board)
     except (record.RecordError, sheets.SheetError, CalibrationError) as error:
         fail(str(error))
@@ -143,8 +124,6 @@ def identify(record: str | None, as_json: bool) -> None:
 
     try:
         if record is None:
-            from .cli import measure_device  # not at the top: it imports this module
-
             path = measure_device(0, "quick", Path("results"))
         else:
             path = reference_record() if record == "reference" else Path(record)

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from gpuassay import calibration, record, sheets, verify
 from gpuassay.calibration import CalibrationError, attainment, calibrate
 from gpuassay.cli import cli
-from gpuassay.verdict import judge
+from gpuassay.sheets import Sheet
+from gpuassay.verdict import judge, limit_shares
 
 RECORDING = next((Path(__file__).parent.parent / "results" / "reference").glob("*.jsonl"))
 
@@ -25,6 +26,12 @@ def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     content = dict(calibration._table(), board=[])
     monkeypatch.setattr(calibration, "_table", lambda: content)
     return content
+
+
+def with_shares(taken: record.Record) -> tuple[record.Record, Sheet, dict[str, float]]:
+    """A record of an H100 as `calibrate` takes it."""
+    sheet = sheets.load("H100-SXM")
+    return taken, sheet, limit_shares(taken, sheet)
 
 
 def board(number: int, share: float) -> dict[str, Any]:
@@ -41,13 +48,13 @@ def board(number: int, share: float) -> dict[str, Any]:
 
 def test_the_shipped_calibration_is_what_calibrate_makes_of_the_shipped_recording() -> None:
     taken = record.read(RECORDING)
-    made = calibrate([(taken, sheets.load("H100-SXM"))], single_board=True)["board"][0]
+    made = calibrate([with_shares(taken)], single_board=True)["board"][0]
     shipped = next(b for b in calibration._table()["board"] if b["run_id"] == taken.run["run_id"])
     assert made == shipped
 
 
 def test_one_board_calibrates_only_when_that_is_said() -> None:
-    pair = (record.read(RECORDING), sheets.load("H100-SXM"))
+    pair = with_shares(record.read(RECORDING))
     with pytest.raises(CalibrationError, match="--single-board"):
         calibrate([pair])
     with pytest.raises(CalibrationError, match="twice"):
@@ -107,9 +114,9 @@ def test_boards_of_one_type_judge_a_further_one(fake_run: Any, table: dict[str, 
         rates = dict.fromkeys(("memory.read", "memory.write", "memory.copy", "memory.triad"), 0.94)
         rates |= {"vector.fp32": 256 * 0.993, "tensor.bf16": 4096 * share, "mma_sync.bf16": 2700}
         taken = record.read(fake_run("quick", uuid=f"GPU-{number}", rates=rates))
-        pairs.append((taken, sheets.load("H100-SXM")))
+        pairs.append(with_shares(taken))
     table["board"] = calibrate(pairs)["board"]
-    for taken, sheet in pairs:
+    for taken, sheet, _ in pairs:
         judgement = judge(taken, sheet)
         assert "calibration-excludes-itself" in {finding.code for finding in judgement.findings}
         bf16 = next(v for v in judgement.verdicts if v.metric == "tensor.bf16")

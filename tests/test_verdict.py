@@ -14,7 +14,7 @@ from conftest import H20
 from rich.console import Console
 
 from gpuassay import report
-from gpuassay.cli import exit_code
+from gpuassay.cli_shared import exit_code
 from gpuassay.verdict import Judgement, Verdict
 
 Judged = Callable[..., Judgement]
