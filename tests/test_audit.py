@@ -320,7 +320,7 @@ def test_one_figure_rounded_differently_is_no_conflict() -> None:
     assert [f.code for f in result.findings if f.code.startswith("sources")] == ["sources-agree"]
 
 
-@given(st.integers(1, 200), st.sampled_from([128, 512, 1024, 4096]), st.integers(1000, 3000))
+@given(st.integers(8, 200), st.sampled_from([128, 512, 1024, 4096]), st.integers(1000, 3000))
 def test_a_figure_computed_from_a_clock_implies_it(sms: int, rate: int, mhz: int) -> None:
     peak = Decimal(sms * rate * mhz) / Decimal(10**6)
     one = sheet({"tensor.bf16": tflops(peak, basis="dense")}, part(sms, mhz, tensor_bf16=rate))
@@ -356,14 +356,15 @@ def test_sparse_is_held_against_twice_dense(dense: Decimal, sparse: Decimal) -> 
 
 
 names = st.sampled_from(["tensor.bf16", "tensor.bf16.sparse", "tensor.fp4", "vector.fp32", "vector.fp64"])
-values = st.decimals("0.01", "1e5", allow_nan=False, allow_infinity=False)
-clocks = st.decimals("100", "40000", allow_nan=False, allow_infinity=False)
+# Within what sheets.believed believes of each.
+values = st.decimals("1", "1000", allow_nan=False, allow_infinity=False)
+clocks = st.decimals("100", "10000", allow_nan=False, allow_infinity=False)
 
 
 @given(
     st.dictionaries(names, st.lists(values, min_size=1, max_size=3)),
-    st.dictionaries(names, st.integers(1, 10**6)),
-    st.one_of(st.none(), st.integers(1, 1500)),
+    st.dictionaries(names, st.integers(1, 500_000)),
+    st.one_of(st.none(), st.integers(1, 1000)),
     st.one_of(st.none(), clocks),
 )
 def test_no_valid_sheet_breaks_the_arithmetic(

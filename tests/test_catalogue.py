@@ -94,6 +94,7 @@ IDENTITY = {
     "B200": (148, 180, "10de:2901"),
     "B300": (148, 288, "10de:3182"),
     "RTX-PRO-6000": (188, 96, "10de:2bb5"),
+    "RTX-PRO-6000-Workstation": (188, 96, "10de:2bb1"),
     "RTX-6000D": (156, 84, "10de:2bb9"),
     "RTX-4090": (128, 24, "10de:2684"),
     "RTX-4090-D": (114, 24, "10de:2685"),
@@ -163,6 +164,52 @@ def test_masked_names_are_known_for_the_silicon_behind_them() -> None:
     assert masked == {"NVIDIA L20Y": "H800-SXM", "NVIDIA L20X": "H200-SXM", "NVIDIA L20A": "B200"}
 
 
+def test_an_id_of_two_parts_is_marked_and_its_silicon_decides() -> None:
+    sheet = sheets.load("GH200-96")
+    assert sheet.identity.ambiguous_pci_ids == ("10de:2342",)
+
+    def pick(sms: int, memory_mib: int) -> sheets.Choice:
+        return sheets.choose(
+            pci_device_id="10de:2342",
+            sm_count=sms,
+            compute_capability="9.0",
+            memory_bytes=memory_mib * 2**20,
+            name=None,
+        )
+
+    found = pick(132, 97871)
+    assert found.sheet is sheet
+    assert any("stands for another part as well" in line for line in found.evidence)
+    assert pick(132, 81559).sheet is None  # an H100's memory
+    assert pick(78, 97871).sheet is None  # an H20's SMs
+
+
+def test_subsystem_ids_belong_to_one_sheet_each() -> None:
+    owners = [(pci, sheet.name) for sheet in sheets.all_sheets() for pci in sheet.identity.pci_subsystem_ids]
+    assert len({pci for pci, _ in owners}) == len(owners) >= 30
+    assert {pci for pci, name in owners if name == "H20"} == {"10de:198b", "10de:198c"}
+
+
+@pytest.mark.parametrize(("name", "gigabytes"), [("L20", 64), ("RTX-6000D", 128), ("H200", 128), ("A100-PCIe", 64)])
+def test_the_host_link_has_its_nominal_bandwidth(name: str, gigabytes: int) -> None:
+    figure = sheets.load(name).published_quantity("pcie.bandwidth")
+    assert figure is not None
+    assert figure.si == gigabytes * 1e9
+    assert figure.basis is not None
+    assert "both directions" in figure.basis
+
+
+def test_the_link_of_a_part_whose_sheet_names_none_stays_out() -> None:
+    assert sheets.load("H20").published_quantity("pcie.bandwidth") is None
+
+
+@pytest.mark.parametrize("name", ["H100-NVL", "H200-NVL", "A800-SXM", "A800-PCIe", "H800-PCIe"])
+def test_three_printed_digits_are_three_digits(name: str) -> None:
+    figure = sheets.load(name).published_quantity("memory.bandwidth")
+    assert figure is not None
+    assert figure.rounding_half_width_si == pytest.approx(5e9)
+
+
 def test_rumours_have_no_sheet() -> None:
     assert sheets.unpublished("B30A") is not None
     with pytest.raises(sheets.SheetError, match="no sheet"):
@@ -176,7 +223,7 @@ def test_every_shipped_sheet_is_valid() -> None:
     files = [str(path) for path in sorted(FOLDER.glob("*.toml"))]
     done = CliRunner().invoke(cli, ["sheets", "check", *files])
     assert done.exit_code == 0, done.output
-    assert done.stdout.count(": valid") == len(files) >= 31
+    assert done.stdout.count(": valid") == len(files) >= 32
 
 
 GOOD = (FOLDER / "l40s.toml").read_text(encoding="utf-8").replace("10de:26b9", "10de:0001")
