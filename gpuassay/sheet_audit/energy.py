@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..sheets import Sheet
+from ..sustained import plain
 from .bounds import printed
-from .sheets import Sheet
-from .sustained import plain
 
 if TYPE_CHECKING:
-    from .verdict import Judgement
+    from ..verdict import Judgement
 
 NO_THRESHOLD = "No threshold is applied: no published one was found, with its data type and its basis of power."
 

@@ -15,12 +15,12 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..sheets import Sheet
+from .audit import known, nominal_bandwidth, silicon_limit
 from .bounds import Bounds, exact, highest, open_above, printed
-from .sheet_audit import known, nominal_bandwidth, silicon_limit
-from .sheets import Sheet
 
 if TYPE_CHECKING:
-    from .verdict import Judgement
+    from ..verdict import Judgement
 
 SCHEMA = "gpuassay.rules/1"
 HEADING = "Arithmetic, not legal advice."

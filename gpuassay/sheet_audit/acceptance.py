@@ -12,9 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from .metrics import metric as find_metric
-from .sheets import Sheet
-from .units import show
+from ..metrics import metric as find_metric
+from ..sheets import Sheet
+from ..units import show
 
 #: DCGM's FP32 floor is for a GEMM; the vector rate is what a GEMM of that type is made of.
 _FP32 = "vector.fp32"

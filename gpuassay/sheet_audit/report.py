@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..sheets import Sheet, all_sheets
 from . import acceptance, energy, rules
+from .audit import Audit
+from .compare import Difference, Standing, is_comparison_only
 from .crosscheck import Crosscheck
-from .sheet_audit import Audit
-from .sheet_compare import Difference, Standing, is_comparison_only
-from .sheets import Sheet, all_sheets
 
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 ANSWER_STYLES = {"met": "bold", "not met": "", "within uncertainty": "yellow", "cannot be computed": "dim"}

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..sheets import CONFIDENCES, QUANTITIES, Quantity, Sheet
+from ..units import show
+from .audit import known, silicon_limit
 from .bounds import printed
-from .sheet_audit import known, silicon_limit
-from .sheets import CONFIDENCES, QUANTITIES, Quantity, Sheet
-from .units import show
 
-#: Ratios nearer to 1 than this are no cap but rounding. Our choice, that of sheet_audit.SLACK on either side.
+#: Ratios nearer to 1 than this are no cap but rounding. Our choice, that of audit.SLACK on either side.
 SAME = 0.005
 
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+from ..metrics import metrics
+from ..sheets import UNITS, Quantity, Sheet
+from ..units import show
 from .bounds import Bounds, exact, printed
-from .metrics import metrics
-from .sheets import UNITS, Quantity, Sheet
-from .units import show
 
 SCHEMA = "gpuassay.audit/1"
 

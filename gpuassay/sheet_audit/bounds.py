@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .sheets import Quantity
+from ..sheets import Quantity
 
 
 class Bounds(NamedTuple):

