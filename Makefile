@@ -49,9 +49,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "'$(PYTHON)' cannot make virtual environments: install its venv module (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@if [ -e $@ ]; then rm $@; else rm -rf $(VENV); fi
-	@echo "Setting up $(VENV) for CUDA $(CUDA) (first time: about 0.7 GB to download, 1.6 GB on disk, 2 to 10 minutes) ..." >&2
+	@echo "Setting up $(VENV) for CUDA $(CUDA) (first time: about 0.9 GB to download, 2 GB on disk, 2 to 10 minutes) ..." >&2
 	@[ -x $(VENV)/bin/pip ] || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cuda$(CUDA),fleet,report,test]' >&2
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cuda$(CUDA),docs,fleet,pdf,report,slurm,test]' >&2
 	@echo "$(VENV) is ready." >&2
 	@touch $@
 
