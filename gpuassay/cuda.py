@@ -117,7 +117,13 @@ class CudaDevice:
         return total
 
     def prepare(
-        self, kernel: Kernel, *, round_s: float | None = None, sms: int | None = None, data: Data = "random"
+        self,
+        kernel: Kernel,
+        *,
+        round_s: float | None = None,
+        sms: int | None = None,
+        data: Data = "random",
+        footprint_bytes: int | None = None,
     ) -> CudaWorkload:
         """See Device.prepare."""
         architecture = kernel.architecture_for(self.compute_capability)
@@ -126,7 +132,7 @@ class CudaDevice:
         workload = CudaWorkload(self, kernel, architecture, sms or self.sm_count)
         workload.check = workload.run_check(self._rng)
         if workload.check.passed:
-            workload.allocate(self._rng, data)
+            workload.allocate(self._rng, data, footprint_bytes)
             workload.size_and_warm_up(round_s)
         return workload
 
@@ -221,7 +227,7 @@ class CudaWorkload:
 
     # -- the timed launches ------------------------------------------------------------------------------
 
-    def allocate(self, rng: np.random.Generator, data: Data) -> None:
+    def allocate(self, rng: np.random.Generator, data: Data, footprint_bytes: int | None = None) -> None:
         """Replaces the small check data by what is timed."""
         kernel = self._kernel
         if isinstance(kernel, ArithmeticKernel):
@@ -234,7 +240,9 @@ class CudaWorkload:
         self._cupy.get_default_memory_pool().free_all_blocks()
         free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
         array_bytes = min(LARGEST_ARRAY_BYTES, int(free_bytes * RESERVE) // kernel.arrays)
-        chunks = array_bytes // kernel.chunk_bytes
+        if footprint_bytes is not None:
+            array_bytes = min(array_bytes, footprint_bytes // kernel.arrays)
+        chunks = max(1, array_bytes // kernel.chunk_bytes)
         words = chunks * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
         arrays = [self._random_array(words, kernel.word, rng) for _ in range(kernel.arrays)]
         output = self._cupy.zeros(1, dtype=kernel.word) if kernel.output_is_sum else arrays.pop()

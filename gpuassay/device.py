@@ -76,10 +76,17 @@ class Device(Protocol):
         """Waits for all work, reads the clocks, appends a Mark; returns its event_s. The timer of the suites."""
 
     def prepare(
-        self, kernel: Kernel, *, round_s: float | None = None, sms: int | None = None, data: Data = "random"
+        self,
+        kernel: Kernel,
+        *,
+        round_s: float | None = None,
+        sms: int | None = None,
+        data: Data = "random",
+        footprint_bytes: int | None = None,
     ) -> Workload:
         """Compiles, loads, checks, sizes and warms up. Raises DeviceError or kernels.compile.CompileError.
 
         `round_s`: about how long one launch shall take; None: the usual burst. `sms`: blocks for so many SMs only.
         `data`: what the timed launches of an arithmetic kernel compute on; the check always runs on random data.
+        `footprint_bytes`: at most so many bytes of all arrays together; None: as many as the kernel's kind takes.
         """

@@ -103,21 +103,31 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
 def measure(
     request: pytest.FixtureRequest, benchmark: Any, gpu: Device, record: RecordWriter | None
 ) -> Callable[..., None]:
-    """measure(metric, toolchain, sustained=False, sms=None, data="random"): the steps of this module's docstring.
+    """measure(metric, toolchain, sustained=False, sms=None, data="random", footprint_bytes=None): the steps of this
+    module's docstring.
 
-    `sustained` measures under the name metric.sustained, in longer rounds. `sms` and `data` (device.Device.prepare)
-    make a variant: recorded under the metric's name with `variant` saying what it is, and not judged.
+    `sustained` measures under the name metric.sustained, in longer rounds. `sms`, `data` and `footprint_bytes`
+    (device.Device.prepare) make a variant: recorded under the metric's name with `variant` saying what it is, and not
+    judged.
     """
     progress = _Progress(request.session, request.node)
 
     def run(
-        metric: str, toolchain: str, *, sustained: bool = False, sms: int | None = None, data: Data = "random"
+        metric: str,
+        toolchain: str,
+        *,
+        sustained: bool = False,
+        sms: int | None = None,
+        data: Data = "random",
+        footprint_bytes: int | None = None,
     ) -> None:
         from .device import DeviceError
         from .kernels.compile import CompileError
 
         name = metric + (SUSTAINED if sustained else "")
         variant = f"{sms} SMs" if sms else None if data == "random" else data
+        if footprint_bytes is not None:
+            variant = f"{footprint_bytes} B"
         if sms and sms > gpu.sm_count:
             pytest.skip(f"the part has {gpu.sm_count} SMs")
         progress.start(f"{name} ({variant or toolchain})")
@@ -126,7 +136,13 @@ def measure(
             _not_measured(record, progress, name, _no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
         assert kernel is not None
         try:
-            workload = gpu.prepare(kernel, round_s=SUSTAINED_ROUND_S if sustained else None, sms=sms, data=data)
+            workload = gpu.prepare(
+                kernel,
+                round_s=SUSTAINED_ROUND_S if sustained else None,
+                sms=sms,
+                data=data,
+                footprint_bytes=footprint_bytes,
+            )
         except (DeviceError, CompileError) as error:
             _not_measured(record, progress, name, str(error), toolchain)
         try:
@@ -137,7 +153,8 @@ def measure(
             benchmark(workload.launch)
             rounds = _rounds(kernel, workload, gpu, benchmark.stats.stats.data)
             for line in rounds:
-                line |= {"metric": name} | ({"variant": variant} if variant else {})
+                line |= {"metric": name, "footprint_bytes": workload.footprint_bytes}
+                line |= {"variant": variant} if variant else {}
             if record is not None:
                 for line in rounds:
                     record.write("round", **line)

@@ -44,7 +44,9 @@ Lines, "or null" where a value may be absent:
     the device's global timer, each a number or null; ``start_host_s``: the host's monotonic clock
     at the start; ``sm_id`` (integers), ``sm_cycles`` (integers) and ``sm_work`` (numbers, in
     ``work_unit``): per SM that worked, equally long lists, empty where the kernel has no stamps.
-    A ``round`` and its ``kernel`` may have ``variant`` (text): fewer SMs, other data; never judged.
+    A ``round`` and its ``kernel`` may have ``variant`` (text): fewer SMs, other data, a footprint of a
+    curve; never judged.  ``footprint_bytes``, where present: all large arrays together, 0 for a kernel
+    with resident operands.
 ``median``
     A figure whose samples were not kept: ``metric``; ``toolchain`` text or null; ``value``, null
     where only a share was kept; ``unit``; and whatever the importer knows of it

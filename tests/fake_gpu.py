@@ -149,7 +149,7 @@ class FakeDevice:
         self.marks.append(Mark(event_s, self.zero_s + self.now_s))
         return event_s
 
-    def prepare(self, kernel, *, round_s=None, sms=None, data="random"):
+    def prepare(self, kernel, *, round_s=None, sms=None, data="random", footprint_bytes=None):
         if kernel.metric == self.model.die_at:
             os.kill(os.getpid(), 9)
         if kernel.metric == self.model.interrupt_at:
