@@ -283,7 +283,10 @@ def _row(case: Case, metric: str, code: Any, covered: float | None, calibrated: 
     failed = counts["below"] + counts["above"] <= 0.01 * runs
     if not calibrated:  # the prior's interval is rectangular and wide: it covers more than it says
         return Row(case.name, metric, counts, covered, "below, above <= 1 % (uncalibrated)", failed)
-    fine = covered is not None and 0.93 <= covered <= 0.97
+    # The bar is for 10,000 runs. Fewer show the coverage only roughly: there, missed is what sampling (3 sigma) does
+    # not explain.
+    sampling = 3 * (0.95 * 0.05 / runs) ** 0.5 if runs < 10_000 else 0.0
+    fine = covered is not None and 0.93 - sampling <= covered <= 0.97 + sampling
     return Row(case.name, metric, counts, covered, "below, above <= 1 %; covered 93 to 97 %", failed and fine)
 
 
