@@ -130,18 +130,13 @@ def verify(
     from .decision import Rule
     from .record import RecordError
     from .sheets import SheetError, load
-    from .verify import VerifyError, judge_record, reference_record
+    from .verify import VerifyError, judge_record, record_path
 
     path = None
     try:
         if against is not None:
             load(against)  # before an hour of measuring, not after
-        if replay == "reference":
-            path = reference_record()
-        elif replay is not None:
-            path = Path(replay)
-        else:
-            path = measure_device(device, profile, out)
+        path = measure_device(device, profile, out) if replay is None else record_path(replay)
         judgement = judge_record(path, against, Rule(confidence, guard))
     except (RecordError, SheetError, VerifyError) as error:
         fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))

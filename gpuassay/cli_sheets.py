@@ -298,10 +298,10 @@ def _judged(record: str, against: str | None) -> Judgement:
     """The judgement of a record, or one sentence and the exit code of a bad use."""
     from .record import RecordError
     from .sheets import SheetError
-    from .verify import VerifyError, judge_record, reference_record
+    from .verify import VerifyError, judge_record, record_path
 
     try:
-        return judge_record(reference_record() if record == "reference" else Path(record), against)
+        return judge_record(record_path(record), against)
     except (RecordError, SheetError, VerifyError) as error:
         fail(str(error))
 

@@ -80,16 +80,16 @@ def calibrate(records: tuple[str, ...], against: str | None, single_board: bool,
     from .calibration import CalibrationError
     from .calibration import calibrate as collect
     from .verdict import limit_shares
-    from .verify import choose_sheet
+    from .verify import VerifyError, choose_sheet, record_path
 
     pairs = []
     try:
         for name in records:
-            taken = record.read(Path(name))
+            taken = record.read(record_path(name))
             sheet = choose_sheet(taken, against)
             pairs.append((taken, sheet, limit_shares(taken, sheet)))
         document = collect(pairs, single_board=single_board)
-    except (record.RecordError, sheets.SheetError, CalibrationError) as error:
+    except (record.RecordError, sheets.SheetError, CalibrationError, VerifyError) as error:
         fail(str(error))
     text = tomli_w.dumps(document)
     if output is None:
@@ -120,14 +120,10 @@ def identify(record: str | None, as_json: bool) -> None:
     from . import record as records
     from .identify import evidence_of
     from .identify import identify as weigh_up
-    from .verify import VerifyError, reference_record
+    from .verify import VerifyError, record_path
 
     try:
-        if record is None:
-            path = measure_device(0, "quick", Path("results"))
-        else:
-            path = reference_record() if record == "reference" else Path(record)
-        taken = records.read(path)
+        taken = records.read(measure_device(0, "quick", Path("results")) if record is None else record_path(record))
     except (records.RecordError, VerifyError) as error:
         fail(str(error))
     part = str(taken.claims.get("name") or taken.claims.get("cuda.name") or "unnamed part")

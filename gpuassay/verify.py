@@ -137,6 +137,12 @@ def _choice(taken: record.Record) -> sheets.Choice:
     )
 
 
+def record_path(name: str) -> Path:
+    """The record that a user named: a file, or with 'reference' the shipped one. Raises VerifyError like
+    `reference_record`."""
+    return reference_record() if name == "reference" else Path(name)
+
+
 def reference_record() -> Path:
     """The shipped recording to show: one with samples before one without, then the newest.
 
