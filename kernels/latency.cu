@@ -26,46 +26,46 @@ constexpr int loads = 32;
         CHASE(asm volatile(OPERATION ".u64 %0, [%0];" : "+l"(at)));                                               \
     }
 
-GLOBAL_CHASE(latency_cached, "ld.global.ca")  // in L1 where it fits
+GLOBAL_CHASE(latency_cached, "ld.global")  // in L1 where it fits
 GLOBAL_CHASE(latency_uncached, "ld.global.cg")  // in L2 only
 
-// Shared memory: `cycle` has byte offsets; the block makes addresses of them. `cursor` holds an offset between launches.
-constexpr int shared_slots = 256, shared_words = 4;  // a slot every 16 bytes: 4 KiB
+// Shared memory: `cycle` has byte offsets, of which the block makes addresses; `cursor` has an offset between launches.
+constexpr int shared_slots = 256, shared_bytes = 16;  // per slot
 
-#define FILL(BASE)                                                                                             \
-    __shared__ __align__(16) unsigned slot[shared_slots * shared_words];                                       \
-    const unsigned own = (unsigned)__cvta_generic_to_shared(slot);                                             \
-    const unsigned base = BASE;                                                                                \
-    for (int i = 0; i < shared_slots; ++i) slot[i * shared_words] = base + cycle[i]
-
-#define SHARED_CHASE(OPERATION)                                        \
-    unsigned at = base + (unsigned)cursor[blockIdx.x];                 \
-    CHASE(asm volatile(OPERATION ".u32 %0, [%0];" : "+r"(at)));        \
-    cursor[blockIdx.x] = at - base
+#define FILL(WORD, BASE)                                                            \
+    __shared__ __align__(16) unsigned char slot[shared_slots * shared_bytes];       \
+    _Pragma("unroll 8") for (int i = 0; i < shared_slots; ++i)                      \
+        *(WORD *)(slot + i * shared_bytes) = (BASE) + cycle[i]
 
 extern "C" __global__ void __launch_bounds__(1)
 latency_shared(Stamp *stamps, address *cursor, unsigned iterations, const unsigned *cycle) {
-    FILL(own);
-    SHARED_CHASE("ld.shared");
+    const auto base = [](const void *p) { return (unsigned)__cvta_generic_to_shared(p); };
+    FILL(unsigned, base(slot));
+    unsigned at = base(slot) + (unsigned)cursor[blockIdx.x];
+    CHASE(asm volatile("ld.shared.u32 %0, [%0];" : "+r"(at)));
+    cursor[blockIdx.x] = at - base(slot);
 }
 
 #if __CUDA_ARCH__ >= 900
-// Both blocks of a pair follow the chain in the other's shared memory: filled by its owner with addresses as the
-// other one sees them.
+// Both blocks of a pair follow the chain in the other's shared memory; each fills its own with the addresses that both
+// use for it. Generic ones: machine code has no other way to a neighbour's shared memory, and makes them of narrower
+// ones by two moves per load.
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(1)
 latency_cluster(Stamp *stamps, address *cursor, unsigned iterations, const unsigned *cycle) {
-    unsigned rank, mine, theirs;
+    unsigned rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    FILL(own);
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mine) : "r"(own), "r"(rank));
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(theirs) : "r"(own), "r"(rank ^ 1));
-    for (int i = 0; i < shared_slots; ++i) slot[i * shared_words] += mine - own;
-    asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
-    {
-        const unsigned base = theirs;
-        SHARED_CHASE("ld.shared::cluster");
-    }
-    asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+    const auto of_rank = [](const void *p, unsigned r) {
+        address mapped;
+        asm volatile("mapa.u64 %0, %1, %2;" : "=l"(mapped) : "l"(p), "r"(r));
+        return mapped;
+    };
+    FILL(address, of_rank(slot, rank));
+    asm volatile("barrier.cluster.arrive; barrier.cluster.wait;" ::: "memory");
+    const address base = of_rank(slot, rank ^ 1);
+    address at = base + cursor[blockIdx.x];
+    CHASE(asm volatile("ld.u64 %0, [%0];" : "+l"(at)));
+    cursor[blockIdx.x] = at - base;
+    asm volatile("barrier.cluster.arrive; barrier.cluster.wait;" ::: "memory");  // nobody leaves a reader behind
 }
 #endif
 

@@ -58,7 +58,7 @@ LATENCY_KERNELS: tuple[ChaseKernel, ...] = (
     _chase(
         "latency.cluster",
         "latency_cluster",
-        "LD.E",
+        "LD.E.64",
         architectures=CLUSTER_ARCHITECTURES,
         space="shared",
         blocks=2,
@@ -68,6 +68,14 @@ LATENCY_KERNELS: tuple[ChaseKernel, ...] = (
     _chase("latency.l2", "latency_uncached", "LDG.E.64", usual_footprint_bytes=L2_BYTES),
     _chase("latency.l2.all_sms", "latency_uncached", "LDG.E.64", usual_footprint_bytes=L2_BYTES, blocks=None),
     _chase("latency.memory", "latency_cached", "LDG.E.64", usual_footprint_bytes=MEMORY_BYTES),
+    _chase(
+        "latency.memory",
+        "latency_cached",
+        "LDG.E.64",
+        toolchain="numba",
+        source="numba_twins.py",
+        usual_footprint_bytes=MEMORY_BYTES,
+    ),
     _chase(
         "latency.tlb",
         "latency_uncached",
