@@ -136,7 +136,7 @@ def _clock_claim(ours: DataFrame, telemetry: DataFrame) -> str | None:
 
 
 def _slow_sms(ours: DataFrame) -> str | None:
-    """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less, and a chase shows distances."""
+    """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less, as in a chase."""
     import numpy as np
 
     if ours["work_unit"].iloc[0] in ("B", "load"):

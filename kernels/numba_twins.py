@@ -168,8 +168,8 @@ def _memory(name: str, arguments: str, *work: str, end: str = "pass") -> Callabl
     )
 
 
-# latency.memory: latency.cu explains the chase. The barrier of the one thread, passed while a load is under way, keeps
-# NVVM from unrolling.
+# latency.memory: latency.cu explains the chase. The step, which NVVM cannot know to be one thread, keeps it from
+# unrolling further.
 CHASE = """
     at = cursor[cuda.blockIdx.x]
     if at == uint64(0):
@@ -178,9 +178,10 @@ CHASE = """
     time_start_ns = globaltimer()
     clock_start = clock64()
     cuda.syncthreads()
-    for _ in range(iterations):
+    done = uint32(0)
+    while done != iterations:
         <loads>
-        cuda.syncthreads()
+        done += uint32(cuda.blockDim.x)
     cursor[cuda.blockIdx.x] = at
     stamp_stop(stamps, clock_start, time_start_ns, iterations)
 """
