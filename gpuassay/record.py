@@ -44,7 +44,7 @@ Lines, "or null" where a value may be absent:
     the device's global timer, each a number or null; ``start_host_s``: the host's monotonic clock
     at the start; ``sm_id`` (integers), ``sm_cycles`` (integers) and ``sm_work`` (numbers, in
     ``work_unit``): per SM that worked, equally long lists, empty where the kernel has no stamps.
-    A ``round`` and its ``kernel`` may have ``variant`` (text): fewer SMs, other data, a footprint of a
+    A ``round``, its ``kernel`` and a ``not_measured`` may have ``variant`` (text): fewer SMs, other data, a footprint of a
     curve; never judged.  ``footprint_bytes``, where present: all large arrays together, 0 for a kernel
     with resident operands.
 ``median``

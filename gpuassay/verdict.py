@@ -135,7 +135,8 @@ def judge(
         verdicts.append(_doubted(_compared(verdict, per_clock), findings))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
-    missing = {line["metric"]: line["reason"] for line in record.not_measured} | failed
+    # A point of a curve that was not measured says nothing of the metric.
+    missing = {line["metric"]: line["reason"] for line in record.not_measured if not line.get("variant")} | failed
     for name, reason in missing.items():
         if name is not None and name not in seen:
             verdicts.append(_not_measured(metric(name), sheet, reason))
