@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +54,7 @@ def knees(footprints_bytes: Sequence[float], costs: Sequence[float]) -> list[Kne
         return []
     levels = _levels(np.log2(footprint), np.log(cost))
     found = []
-    for (start, stop), (following, end) in zip(levels, levels[1:], strict=False):
+    for (start, stop), (following, end) in pairwise(levels):
         before, after = float(np.median(cost[start:stop])), float(np.median(cost[following:end]))
         if np.log(after / before) >= RISE:
             found.append(_knee(footprint[start:end], cost[start:end], before, after))

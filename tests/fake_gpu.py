@@ -231,7 +231,7 @@ class FakeChase(FakeWorkload):
             return l2 + walk * missed(self.footprint_bytes, model.tlb_bytes)
         if metric != "latency.memory" and metric != "latency.l1":
             return l2
-        beyond = missed(self.footprint_bytes, model.l2_bytes)
+        beyond = missed(self.footprint_bytes, model.l2_bytes / 2)  # one SM sees one of two partitions
         return l1 + missed(self.footprint_bytes, model.l1_bytes) * (l2 + beyond * (memory - l2) - l1)
 
     def launch(self):
