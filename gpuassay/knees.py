@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 FLAT = np.log(1.08)  # neighbouring pieces of the curve that differ by less are one level
 RISE = np.log(1.15)  # two levels differ by at least this
 LEVEL_POINTS, LEVEL_OCTAVES = 3, 0.75  # what a level has at least: a slope cut in pieces is none
+STEEPEST_LEVEL = 0.12  # rise of the logarithm per octave; a gradual end rises by 0.4
 FEWEST_POINTS = 2 * LEVEL_POINTS + 2
 SMALLEST_SIGMA = 0.003  # of a relative cost; a simulated curve may have no noise at all
 
@@ -63,24 +64,31 @@ def knees(footprints_bytes: Sequence[float], costs: Sequence[float]) -> list[Kne
 
 def _levels(octave: NDArray[Any], logarithm: NDArray[Any]) -> list[tuple[int, int]]:
     """(first, end) of every plateau: pieces between change points (PELT, squared error), joined where they differ by
-    less than FLAT; wide enough for a level, and within twice FLAT."""
+    less than FLAT; wide enough for a level, even, and no slope."""
     from ruptures import KernelCPD
 
     sigma = max(1.4826 * float(np.median(np.abs(np.diff(logarithm)))) / np.sqrt(2), SMALLEST_SIGMA)
     penalty = 4 * np.log(len(logarithm)) * sigma**2  # as sustained.settled_from
-    ends = KernelCPD(kernel="linear", min_size=2).fit_predict(logarithm.reshape(-1, 1), pen=penalty)
-    pieces: list[tuple[int, int]] = []
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        if pieces and abs(_middle(logarithm, *pieces[-1]) - _middle(logarithm, start, end)) < FLAT:
-            start = pieces.pop()[0]
-        pieces.append((int(start), int(end)))
-    return [
-        (start, end)
-        for start, end in pieces
-        if end - start >= LEVEL_POINTS
-        and octave[end - 1] - octave[start] >= LEVEL_OCTAVES
-        and _spread(logarithm, start, end) < 2 * FLAT
-    ]
+    ends = KernelCPD(kernel="linear", min_size=1).fit_predict(logarithm.reshape(-1, 1), pen=penalty)
+    pieces = _joined(logarithm, [(int(a), int(b)) for a, b in pairwise([0, *ends])])
+    level = [piece for piece in pieces if _is_level(octave, logarithm, *piece)]
+    return _joined(logarithm, level)  # what a disturbed point has parted
+
+
+def _joined(logarithm: NDArray[Any], pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in pieces:
+        if joined and abs(_middle(logarithm, *joined[-1]) - _middle(logarithm, start, end)) < FLAT:
+            start = joined.pop()[0]
+        joined.append((start, end))
+    return joined
+
+
+def _is_level(octave: NDArray[Any], logarithm: NDArray[Any], start: int, end: int) -> bool:
+    if end - start < LEVEL_POINTS or octave[end - 1] - octave[start] < LEVEL_OCTAVES:
+        return False
+    slope = np.polyfit(octave[start:end], logarithm[start:end], 1)[0]
+    return bool(_spread(logarithm, start, end) < 2 * FLAT and abs(slope) < STEEPEST_LEVEL)
 
 
 def _middle(values: NDArray[Any], start: int, end: int) -> float:

@@ -130,7 +130,7 @@ def _sizes(found: Hierarchy) -> Table:
         claimed = "-" if size.claimed_bytes is None else shown_size(size.claimed_bytes)
         table.add_row(
             f"  {size.level}",
-            size.curve,
+            size.curve + (f", {size.seen_at_least:.0%} of it or more" if size.seen_at_least < 1 else ""),
             shown_size(size.size_bytes),
             f"{shown_size(size.lower_bytes)} to {shown_size(size.upper_bytes)}",
             Text(claimed, style="bold red" if size.claim_agrees is False else ""),
