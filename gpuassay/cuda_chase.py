@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CHASE_ROUND_S = 0.004  # some 6,000 loads of memory, and launch cost (about 10 us) is 0.3 % of it
 CHECK_SLOTS, CHECK_BYTES = 1009, 64 * 2**20  # a prime: the cycle is no power of two, and longer than the check's walk
 CHECK_ITERATIONS = 3
+STATIC_BYTES = 2 * SHARED_SLOTS * SHARED_SLOT_BYTES  # what a kernel's own shared memory needs, and to spare
 WALK_SLOTS = 2**21  # a whole pass over 256 MiB of lines, twice the largest L2; beyond, no cache can hold the cycle
 BUILD_THREADS, BUILD_BLOCKS = 256, 4096
 
@@ -40,10 +41,11 @@ class ChaseWorkload(CudaWorkload):
         self._shared_bytes = 0
         if kernel.toolchain == "cuda c++":
             self._function.preferred_shared_memory_carveout = 0  # all of the SM's memory that may be L1 is L1
-        if kernel.blocks is None:  # no two blocks find room on one SM
+        if kernel.blocks != 1:  # no two blocks find room on one SM, not even those of a cluster
             runtime = self._cupy.cuda.runtime
             optin = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
-            self._shared_bytes = int(runtime.deviceGetAttribute(optin, self._cupy.cuda.Device().id))
+            most = int(runtime.deviceGetAttribute(optin, self._cupy.cuda.Device().id))
+            self._shared_bytes = most - STATIC_BYTES
             self._function.preferred_shared_memory_carveout = 100
             self._function.max_dynamic_shared_size_bytes = self._shared_bytes
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import gpuassay
 from gpuassay import verify
+from gpuassay.figures import read as read_figures
 from gpuassay.kernels import KERNELS, ChaseKernel, kernels_for
 from gpuassay.kernels.cycle import half_bits, order, permuted, placed, successors
 from gpuassay.kernels.latency import LATENCY_KERNELS, PAGE_BYTES
@@ -251,6 +252,17 @@ def test_memory_latency_is_part_of_a_quick_run(judged: Callable[..., Judgement])
     assert 0 < verdict.expanded_uncertainty < 0.01 * verdict.measured
     assert "682." in verdict.reason or "681." in verdict.reason
     assert "2 GiB" in verdict.reason
+
+
+def test_the_benchmark_file_of_a_chase_gives_seconds_per_load(tmp_path: Path) -> None:
+    extra = {"metric": "latency.l2.all_sms", "variant": None, "work": 132 * 32000, "work_unit": "load"}
+    extra |= {"sm_clock_hz": 1.98e9, "sm_count": 132}
+    entry = {"name": "test_latency", "stats": {"median": 0.0045}, "extra_info": extra}
+    document = {"benchmarks": [entry], "machine_info": {}, "commit_info": {}, "version": "5.1.0", "datetime": ""}
+    path = tmp_path / "benchmark.json"
+    path.write_text(json.dumps(document))
+    (row,) = read_figures(str(path)).rows
+    assert row.value == pytest.approx(0.0045 / 32000)
 
 
 def test_a_latency_says_nothing_of_conformity(judged: Callable[..., Judgement]) -> None:
