@@ -1,6 +1,7 @@
 """The Numba twin of cycle.cuh and of latency_cycle: the same cycle through a second compiler.
 
-Nothing here but what Numba's CUDA simulator knows, so that the generator is tested without a GPU. kernels/cycle.py
+Inlined by Numba itself, because a nested device function is compiled for the present device, and without one the
+types could not be tested. Nothing here but what Numba's CUDA simulator knows, so that the generator is tested without a GPU. kernels/cycle.py
 says why it is one cycle.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from numba import cuda, uint64
 
 
-@cuda.jit(device=True)
+@cuda.jit(device=True, inline="always")
 def mixed(word):  # type: ignore[no-untyped-def]
     """See cycle.cuh."""
     word = (word ^ (word >> uint64(32))) * uint64(0x9E3779B97F4A7C15)
@@ -17,11 +18,12 @@ def mixed(word):  # type: ignore[no-untyped-def]
     return word ^ (word >> uint64(32))
 
 
-@cuda.jit(device=True)
+@cuda.jit(device=True, inline="always")
 def permuted(index, n, half_bits, seed):  # type: ignore[no-untyped-def]
     """See cycle.cuh."""
     mask = (uint64(1) << half_bits) - uint64(1)
-    while True:
+    outside = True
+    while outside:
         left = index >> half_bits
         right = index & mask
         for number in range(4):
@@ -29,11 +31,11 @@ def permuted(index, n, half_bits, seed):  # type: ignore[no-untyped-def]
             left = right
             right = swapped
         index = (left << half_bits) | right
-        if index < n:
-            return index
+        outside = index >= n
+    return index
 
 
-@cuda.jit(device=True)
+@cuda.jit(device=True, inline="always")
 def placed(slot, stride_bytes):  # type: ignore[no-untyped-def]
     """See cycle.cuh."""
     return slot * stride_bytes + mixed(slot) % (stride_bytes // uint64(128)) * uint64(128)

@@ -300,3 +300,16 @@ def test_a_chase_is_a_kernel_of_its_own_kind() -> None:
     assert {kernel.metric for kernel in KERNELS if isinstance(kernel, ChaseKernel)} == {
         kernel.metric for kernel in LATENCY_KERNELS
     }
+
+
+def test_the_twins_generator_compiles_to_integers() -> None:
+    """The simulator knows no types: an address that became a float would pass it."""
+    pytest.importorskip("numba_cuda", reason="the numba toolchain is not installed")
+    from numba import cuda
+
+    from gpuassay.kernels.numba_cycle import SIGNATURE, latency_cycle
+
+    ptx, _ = cuda.compile_ptx(latency_cycle, SIGNATURE, cc=(9, 0))
+    assert "st.u64" in ptx or "st.global" in ptx or "st.b64" in ptx
+    assert ".f64" not in ptx
+    assert ".f32" not in ptx
