@@ -1,8 +1,8 @@
 """The Numba twin of cycle.cuh and of latency_cycle: the same cycle through a second compiler.
 
 Inlined by Numba itself, because a nested device function is compiled for the present device, and without one the
-types could not be tested. Nothing here but what Numba's CUDA simulator knows, so that the generator is tested without a GPU. kernels/cycle.py
-says why it is one cycle.
+types could not be tested. Nothing here but what Numba's CUDA simulator knows, so that the generator is tested without
+a GPU. kernels/cycle.py says why it is one cycle.
 """
 
 from __future__ import annotations
