@@ -136,10 +136,10 @@ def _clock_claim(ours: DataFrame, telemetry: DataFrame) -> str | None:
 
 
 def _slow_sms(ours: DataFrame) -> str | None:
-    """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less."""
+    """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less, as in a chase."""
     import numpy as np
 
-    if ours["work_unit"].iloc[0] == "B":
+    if ours["work_unit"].iloc[0] in ("B", "load"):
         return None
     rates: dict[int, list[float]] = {}
     for ids, work, cycles in zip(ours["sm_id"], ours["sm_work"], ours["sm_cycles"], strict=True):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .claims import nvml_claims, nvml_index_of_uuid
 from .device import ITERATIONS, Data, DeviceError, Mark
-from .kernels import ArithmeticKernel, Check, Kernel, MemoryKernel
+from .kernels import ArithmeticKernel, ChaseKernel, Check, Kernel, MemoryKernel
 from .kernels.compile import MachineCode, compile_kernel
 from .telemetry import NvmlSensors
 
@@ -129,12 +129,24 @@ class CudaDevice:
         architecture = kernel.architecture_for(self.compute_capability)
         if architecture is None:
             raise DeviceError(f"no {kernel.metric} kernel for compute capability {self.compute_capability}")
-        workload = CudaWorkload(self, kernel, architecture, sms or self.sm_count)
+        workload = self._workload(kernel, architecture, sms)
         workload.check = workload.run_check(self._rng)
         if workload.check.passed:
             workload.allocate(self._rng, data, footprint_bytes)
             workload.size_and_warm_up(round_s)
         return workload
+
+    def _workload(self, kernel: Kernel, architecture: str, sms: int | None) -> CudaWorkload:
+        if isinstance(kernel, ChaseKernel):
+            from .cuda_chase import ChaseWorkload
+
+            return ChaseWorkload(self, kernel, architecture)
+        return CudaWorkload(self, kernel, architecture, sms or self.sm_count)
+
+    def function_beside(self, kernel: Kernel, architecture: str, symbol: str) -> Any:
+        """The function `symbol` of the CUDA C++ module that holds `kernel`."""
+        _, code = self.load(kernel, architecture)
+        return self._modules[code.sha256].get_function(symbol)
 
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
         """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts."""

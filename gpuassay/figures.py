@@ -358,7 +358,10 @@ def _pytest_benchmark(document: dict[str, Any], where: str) -> Figures:
         if metric is None or extra.get("variant"):
             ignored.append(_printable(str(entry.get("name"))))
             continue
-        row = _imported(metric.name, float(extra["work"]) / float(entry["stats"]["median"]), metric.unit, "", where)
+        value = float(extra["work"]) / float(entry["stats"]["median"])
+        if extra.get("work_unit") == "load":  # a chase: each SM's loads follow one another
+            value = float(extra["sm_count"]) / value
+        row = _imported(metric.name, value, metric.unit, "", where)
         clock, sms = extra.get("sm_clock_hz"), extra.get("sm_count")
         rows.append(
             replace(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import latency
 from .record import Record
 from .telemetry import reason_names
 from .uncertainty import Term, dispersion, drift, rectangular
@@ -48,6 +49,8 @@ def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame, conditi
     """The measured values of one metric and toolchain; `rounds` as record.Record.rounds gives them."""
     import numpy as np
 
+    if rounds["work_unit"].iloc[0] == "load":
+        return latency.from_rounds(rounds, _causes(rounds, telemetry), conditions)
     per_clock = np.array(
         [
             np.median(np.asarray(work, float) / np.asarray(cycles, float))

@@ -17,7 +17,7 @@ class Metric:
 
     name: str
     title: str
-    kind: Literal["count", "rate", "bandwidth", "size", "clock", "other"]
+    kind: Literal["count", "rate", "bandwidth", "size", "clock", "latency", "other"]
     unit: str
     published: str | None = None
     tolerance: float = 0.0

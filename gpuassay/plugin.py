@@ -144,7 +144,10 @@ def measure(
                 footprint_bytes=footprint_bytes,
             )
         except (DeviceError, CompileError) as error:
-            _not_measured(record, progress, name, str(error), toolchain)
+            _not_measured(record, progress, name, str(error), toolchain, variant)
+        if footprint_bytes and 0 < workload.footprint_bytes < 0.9 * footprint_bytes:
+            variant = f"{workload.footprint_bytes} B"
+            _largest_footprint(record, metric, footprint_bytes, workload.footprint_bytes)
         try:
             if record is not None:
                 record.write("kernel", **_kernel_line(kernel, workload) | {"metric": name, "variant": variant})
@@ -264,9 +267,23 @@ def _check_failed(record: RecordWriter | None, progress: _Progress, kernel: Kern
     pytest.fail(text, pytrace=False)
 
 
-def _not_measured(record: RecordWriter | None, progress: _Progress, metric: str, reason: str, toolchain: str) -> None:
+def _largest_footprint(record: RecordWriter | None, metric: str, wanted: int, taken: int) -> None:
     if record is not None:
-        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain)
+        text = f"{metric}: {wanted} B were asked for; measured over {taken} B, the most that the free memory holds"
+        record.write("finding", code="largest-footprint", severity="info", metric=metric, text=text)
+
+
+def _not_measured(
+    record: RecordWriter | None,
+    progress: _Progress,
+    metric: str,
+    reason: str,
+    toolchain: str,
+    variant: str | None = None,
+) -> None:
+    if record is not None:
+        said = {"variant": variant} if variant else {}
+        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain, **said)
     progress.say(f"not measured: {reason}")
     pytest.skip(reason)
 
@@ -382,9 +399,9 @@ class _Progress:
         from .units import show
 
         rate = median(r["work"] / r["event_s"] for r in rounds)
+        shown = show(rate, rounds[0]["work_unit"] + "/s")
+        if rounds[0]["work_unit"] == "load":
+            shown = show(len(rounds[0]["sm_id"]) / rate, "s")
         clock = median(r["sm_clock_hz"] for r in rounds)
         took = time.monotonic() - self._started
-        self.say(
-            f"{show(rate, rounds[0]['work_unit'] + '/s'):>14} at {show(clock, 'Hz')}, {len(rounds)} rounds, "
-            f"{took:.1f} s, {self._left}"
-        )
+        self.say(f"{shown:>14} at {show(clock, 'Hz')}, {len(rounds)} rounds, {took:.1f} s, {self._left}")

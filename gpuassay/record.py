@@ -34,7 +34,7 @@ Lines, "or null" where a value may be absent:
 ``kernel``
     ``metric``; ``toolchain`` "cuda c++" or "numba"; ``name``; ``source`` (the file);
     ``source_sha256``, ``cubin_sha256``, ``architecture``, ``compiler`` texts or null;
-    ``operations_per_iteration`` number or null, counted in ``work_unit`` ("FLOP", "OP" or "B");
+    ``operations_per_iteration`` number or null, counted in ``work_unit`` ("FLOP", "OP", "B", "load");
     ``check`` null (not checked) or {"passed": bool, "worst_error": number or null (not finite),
     "bound": number or null, "where": text or null}.
 ``round``
@@ -44,9 +44,9 @@ Lines, "or null" where a value may be absent:
     the device's global timer, each a number or null; ``start_host_s``: the host's monotonic clock
     at the start; ``sm_id`` (integers), ``sm_cycles`` (integers) and ``sm_work`` (numbers, in
     ``work_unit``): per SM that worked, equally long lists, empty where the kernel has no stamps.
-    A ``round`` and its ``kernel`` may have ``variant`` (text): fewer SMs, other data, a footprint of a
-    curve; never judged.  ``footprint_bytes``, where present: all large arrays together, 0 for a kernel
-    with resident operands.
+    A ``round``, its ``kernel`` and a ``not_measured`` may have ``variant`` (text): fewer SMs, other
+    data, a footprint of a curve; never judged.  ``footprint_bytes``, where present: all large arrays
+    together, 0 for a kernel with resident operands.  In a chase ``work`` counts loads ("load").
 ``median``
     A figure whose samples were not kept: ``metric``; ``toolchain`` text or null; ``value``, null
     where only a share was kept; ``unit``; and whatever the importer knows of it

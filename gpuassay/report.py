@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .hierarchy import Hierarchy
+from .latency import shown_size
 from .metrics import metric
 from .sheet_audit import acceptance, rules
 from .units import show
@@ -51,6 +53,12 @@ def judgement(result: Judgement) -> RenderableType:
         parts += ["", Text("Why", style="bold"), _pairs(reasons)]
     if result.variants:
         parts += ["", Text("Curves and variants (judged by no sheet)", style="bold"), _variants(result)]
+    if result.hierarchy is not None and result.hierarchy.sizes:
+        parts += [
+            "",
+            Text("Sizes found (by the knees of curves over footprint)", style="bold"),
+            _sizes(result.hierarchy),
+        ]
     differing = [v for v in result.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
     if differing:
         parts += [
@@ -111,6 +119,23 @@ def _variants(result: Judgement) -> Table:
             "-" if v.power_w is None else f"{v.power_w:.0f} W",
         )
         previous = v.metric
+    return table
+
+
+def _sizes(found: Hierarchy) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    for name in ("  level", "by", "found", "interval", "driver claims", "sheet"):
+        table.add_column(name, justify="left" if name in ("  level", "by") else "right")
+    for size in found.sizes:
+        claimed = "-" if size.claimed_bytes is None else shown_size(size.claimed_bytes)
+        table.add_row(
+            f"  {size.level}",
+            size.curve + (f", {size.seen_at_least:.0%} of it or more" if size.seen_at_least < 1 else ""),
+            shown_size(size.size_bytes),
+            f"{shown_size(size.lower_bytes)} to {shown_size(size.upper_bytes)}",
+            Text(claimed, style="bold red" if size.claim_agrees is False else ""),
+            Text(size.published_text or "-", style="bold red" if size.sheet_agrees is False else ""),
+        )
     return table
 
 

@@ -48,6 +48,7 @@ def variants(rounds: DataFrame, telemetry: DataFrame) -> list[Variant]:
     found = []
     with_variants = set(rounds[rounds["variant"].notna()]["metric"])
     ours = rounds[rounds["metric"].isin(with_variants) & (rounds["toolchain"] == "cuda c++")]
+    ours = ours[ours["work_unit"] != "load"]  # a latency is no rate: hierarchy.py has its curves
     for (metric, variant), group in ours.fillna({"variant": ""}).groupby(["metric", "variant"], sort=False):
         if str(metric).endswith(SUSTAINED):
             group = group.iloc[settled_from(group) :]

@@ -55,6 +55,15 @@ sustained = pytest.mark.benchmark(
     warmup=False,
 )
 
+# For one of a hundred points of a latency curve: a chase repeats itself to better than 0.1 %.
+point = pytest.mark.benchmark(
+    timer=gpu_timer,
+    min_rounds=7,
+    max_time=0.02,
+    disable_gc=True,
+    warmup=False,
+)
+
 # For one point of a curve that is judged against nothing: the fewest rounds that give a median an order-statistic
 # interval at 95 % (six) and some to spare.
 glimpse = pytest.mark.benchmark(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, calibration, measured, sustained
+from . import agreement, calibration, hierarchy, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -62,6 +62,7 @@ class Judgement:
     record: Record | None = None
     source: str = ""  # where the figures come from, where there is no record
     variants: tuple[Variant, ...] = ()  # curves and other data: shown, judged by no sheet
+    hierarchy: hierarchy.Hierarchy | None = None  # sizes of L1, L2 and TLB reach, found by curves
 
     @property
     def multiplicity(self) -> Multiplicity:
@@ -104,6 +105,7 @@ class Judgement:
                 if v.measured is not None and (said := acceptance.would_say(self.sheet, v.metric, v.measured))
             },
             "variants": [asdict(variant) for variant in self.variants],
+            "hierarchy": asdict(self.hierarchy) if self.hierarchy else None,
         }
         return {key: _finite(value) for key, value in document.items()}
 
@@ -135,7 +137,8 @@ def judge(
         verdicts.append(_doubted(_compared(verdict, per_clock), findings))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
-    missing = {line["metric"]: line["reason"] for line in record.not_measured} | failed
+    # A point of a curve that was not measured says nothing of the metric.
+    missing = {line["metric"]: line["reason"] for line in record.not_measured if not line.get("variant")} | failed
     for name, reason in missing.items():
         if name is not None and name not in seen:
             verdicts.append(_not_measured(metric(name), sheet, reason))
@@ -143,7 +146,10 @@ def judge(
     verdicts.sort(key=lambda v: order.get(v.metric, len(order)))
     part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
     curves = tuple(sustained.variants(record.rounds(), record.telemetry())) if record.run["samples"] == "kept" else ()
-    return conclude(part, sheet, verdicts, findings, rule, choice=tuple(choice), record=record, variants=curves)
+    found_sizes = hierarchy.of_record(record, sheet)
+    findings += hierarchy.findings(found_sizes, record)
+    beside = {"choice": tuple(choice), "record": record, "variants": curves, "hierarchy": found_sizes}
+    return conclude(part, sheet, verdicts, findings, rule, **beside)
 
 
 def conclude(

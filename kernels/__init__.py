@@ -7,6 +7,7 @@ counts whether the machine code does what is declared here, and a rate is (decla
 from __future__ import annotations
 
 from .declare import ArithmeticKernel, Check, Kernel, MemoryKernel
+from .latency import LATENCY_KERNELS, ChaseKernel
 from .memory import MEMORY_KERNELS
 from .tensor import TENSOR_KERNELS
 from .vector import VECTOR_KERNELS
@@ -15,9 +16,10 @@ KERNELS: tuple[Kernel, ...] = (
     *VECTOR_KERNELS,
     *TENSOR_KERNELS,
     *MEMORY_KERNELS,
+    *LATENCY_KERNELS,
 )
 
-__all__ = ["KERNELS", "ArithmeticKernel", "Check", "Kernel", "MemoryKernel", "kernels_for"]
+__all__ = ["KERNELS", "ArithmeticKernel", "ChaseKernel", "Check", "Kernel", "MemoryKernel", "kernels_for"]
 
 
 def kernels_for(metric: str, toolchain: str | None = None) -> list[Kernel]:

@@ -182,7 +182,10 @@ def count(kernel: Kernel, architecture: str, sass: str, code: MachineCode) -> Ce
     if conditional:
         problems.append(f"{conditional} work instructions in the loop body do not run in every pass")
     warps = kernel.threads // 32
-    counted_work = warps * sum(n * work_of(opcode) for opcode, n in counted.items())
+    if kernel.work_unit == "load":  # by one thread, whatever their width
+        counted_work = sum(counted.values())
+    else:
+        counted_work = warps * sum(n * work_of(opcode) for opcode, n in counted.items())
     if counted_work != kernel.work_per_iteration:
         problems.append(
             f"declares {kernel.work_per_iteration} {kernel.work_unit} per block and iteration, "

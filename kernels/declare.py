@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Toolchain = Literal["cuda c++", "numba"]
-WorkUnit = Literal["FLOP", "OP", "B"]
+WorkUnit = Literal["FLOP", "OP", "B", "load"]
 
 VECTOR_ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
 
@@ -52,11 +52,11 @@ class Kernel(ABC):
     """One kernel of one toolchain.
 
     `work_per_iteration` is what one block does in one pass of the counted loop body, in `work_unit`: FLOP (an FMA
-    is two), OP (the same of integers; any other operation is one per result) or bytes moved. `instructions` is how
-    often each SASS opcode that does this work stands in the loop body; `gpuassay census` counts both in the machine
-    code. `instructions_on` has, by architecture, what differs there. `requires` says what the kernel needs of the
-    hardware and which compute capabilities have it, where not all do. `macros` are defined in front of a CUDA C++
-    source that serves several kernels, besides KERNEL, the symbol.
+    is two), OP (the same of integers; any other operation is one per result), bytes moved or loads that wait for one
+    another. `instructions` is how often each SASS opcode that does this work stands in the loop body; `gpuassay census`
+    counts both in the machine code. `instructions_on` has, by architecture, what differs there. `requires` says what
+    the kernel needs of the hardware and which compute capabilities have it, where not all do. `macros` are defined in
+    front of a CUDA C++ source that serves several kernels, besides KERNEL, the symbol.
     """
 
     metric: str

@@ -37,6 +37,17 @@ def _special_register(name: str, bits: int) -> Callable[[], Any]:
     return read  # type: ignore[no-any-return]
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def load_address(typing_context: Any, address: Any) -> Any:
+    """The 64-bit word at a global address: `ld.global`, as a chase by array index would add arithmetic to each load."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+        return builder.call(ir.InlineAsm(function, "ld.global.u64 $0, [$1];", "=l,l", side_effect=True), arguments)
+
+    return types.uint64(types.uint64), codegen
+
+
 smid = _special_register("smid", 32)
 clock64 = _special_register("clock64", 64)
 globaltimer = _special_register("globaltimer", 64)
@@ -157,6 +168,24 @@ def _memory(name: str, arguments: str, *work: str, end: str = "pass") -> Callabl
     )
 
 
+# latency.memory: latency.cu explains the chase. The step, which NVVM cannot know to be one thread, keeps it from
+# unrolling further.
+CHASE = """
+    at = cursor[cuda.blockIdx.x]
+    if at == uint64(0):
+        return
+    cuda.syncthreads()
+    time_start_ns = globaltimer()
+    clock_start = clock64()
+    cuda.syncthreads()
+    done = uint32(0)
+    while done != iterations:
+        <loads>
+        done += uint32(cuda.blockDim.x)
+    cursor[cuda.blockIdx.x] = at
+    stamp_stop(stamps, clock_start, time_start_ns, iterations)
+"""
+
 _HEAD = (uint64[::1], uint32[::1], uint32, uint32)  # stamps, counter, array_chunks, total_chunks
 _WORDS, _DOUBLES = uint64[::1], float64[::1]
 
@@ -200,5 +229,9 @@ TWINS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
             "a[i + {i_512}] = cuda.fma(scalar, c{i}, b{i})",
         ),
         (*_HEAD, _DOUBLES, _DOUBLES, _DOUBLES, float64),
+    ),
+    "latency_cached": (
+        _define("latency_cached", "stamps, cursor, iterations", CHASE, loads=_each("at = load_address(at)", 32)),
+        (uint64[::1], uint64[::1], uint32),
     ),
 }

@@ -22,6 +22,7 @@ from gpuassay.throughput import limit
 ROUND_S = 0.004
 # The fake keeps real time, and nobody waits 20 s for it.
 timing.sustained.mark.kwargs["max_time"] = 1.5
+CHASE_ROUND_S = 0.001  # a hundred points of a curve
 LAUNCH_COST_S = 12e-6
 OTHER_RATE = 1000.0  # work per clock and SM in metrics that the model does not name
 
@@ -74,6 +75,12 @@ class Model:
     temperature_c: int = 55
     clock_event_reasons: int = 4  # software power cap
     settled_clock: float = 1.0  # of sm_clock_hz, in sustained runs
+    l2_bytes: int = 50 * 2**20  # what is there, whatever it claims
+    claimed_l2_bytes: int = 50 * 2**20
+    # cycles: shared memory, L1, L2, memory, one more for a missing translation; bytes that L1 and the TLB reach
+    latencies: tuple = (29, 34, 279, 682, 60)
+    l1_bytes: int = 208 * 2**10
+    tlb_bytes: int = 8 * 2**30
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
     def rate(self, metric):
@@ -131,7 +138,7 @@ class FakeDevice:
                 ("memory.size", model.memory_bytes, "B"),
                 ("clock.memory.max", 2.619e9, "Hz"),
                 ("memory.bus_width", 5120, "bit"),
-                ("l2.size", 50 * 2**20, "B"),
+                ("l2.size", model.claimed_l2_bytes, "B"),
                 ("temperature.slowdown", 89, "degC"),
             )
         ]
@@ -156,6 +163,8 @@ class FakeDevice:
             raise KeyboardInterrupt
         if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
             raise DeviceError("FAKE: out of memory")
+        if kernel.work_unit == "load":
+            return FakeChase(self, kernel, footprint_bytes or kernel.usual_footprint_bytes)
         return FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
 
 
@@ -201,6 +210,53 @@ class FakeWorkload:
 
     def close(self):
         self.kept = []
+
+
+class FakeChase(FakeWorkload):
+    """A chase: its latency is a mix of the levels', by the share of the footprint that each level holds."""
+
+    def __init__(self, device, kernel, footprint_bytes):
+        super().__init__(device, kernel, CHASE_ROUND_S, device.sm_count if kernel.blocks is None else kernel.blocks)
+        fits = int(0.8 * device.model.memory_bytes)
+        if fits < footprint_bytes / 2:
+            raise DeviceError(f"FAKE: needs {footprint_bytes} B of device memory")
+        self.footprint_bytes = min(footprint_bytes, fits) if kernel.space == "global" else 0
+
+    def cycles(self):
+        model, metric = self.device.model, self.kernel.metric
+        shared, l1, l2, memory, walk = model.latencies
+        if self.kernel.space == "shared":
+            return shared if metric == "latency.shared" else 6 * shared
+        if metric == "latency.tlb":
+            return l2 + walk * missed(self.footprint_bytes, model.tlb_bytes)
+        if metric != "latency.memory" and metric != "latency.l1":
+            return l2
+        beyond = missed(self.footprint_bytes, model.l2_bytes / 2)  # one SM sees one of two partitions
+        return l1 + missed(self.footprint_bytes, model.l1_bytes) * (l2 + beyond * (memory - l2) - l1)
+
+    def launch(self):
+        device, model = self.device, self.device.model
+        cycles = self.cycles() * (model.numba if self.kernel.toolchain == "numba" else 1)
+        loads = self.kernel.work_per_iteration
+        iterations = max(1, round(self.round_s * model.sm_clock_hz / cycles / loads))
+        stamps = np.zeros((self.sms, 6), dtype=np.uint64)
+        stamps[:, 0] = np.arange(self.sms)
+        stamps[:, 1] = 10**9
+        # Some SMs lie farther from L2 than others.
+        distance = 1 + 0.02 * np.sin(np.arange(self.sms)) * (self.sms > 2)
+        took = iterations * loads * cycles * distance * (1 + device.rng.normal(0, model.noise, self.sms))
+        stamps[:, 2] = stamps[:, 1] + np.round(took).astype(np.uint64)
+        stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)
+        stamps[:, 4] = stamps[:, 3] + np.round(took / model.sm_clock_hz * 1e9).astype(np.uint64)
+        stamps[:, 5] = iterations
+        self.kept.append(stamps)
+        self.launches.append(len(device.marks))
+        device.advance(took.max() / model.sm_clock_hz + LAUNCH_COST_S)
+
+
+def missed(footprint_bytes, size_bytes):
+    """Share of the loads that a cache does not hold; it begins to lose lines a little before it is full."""
+    return float(np.clip((footprint_bytes / size_bytes - 0.95) / 0.1, 0, 1))
 
 
 @pytest.fixture(scope="session")
