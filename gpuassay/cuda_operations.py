@@ -53,10 +53,11 @@ def operation(name: str, toolchain: str = "cuda c++") -> CudaOperation:
     """The operation of that metric name on CUDA's current device. Raises DeviceError, saying why there is none."""
     free: list[Callable[[], Any]] = []
     try:
-        return _translated(lambda: _build(name, toolchain, free))
+        built: CudaOperation = _translated(lambda: _build(name, toolchain, free))
     except DeviceError:
         _release(free)
         raise
+    return built
 
 
 def _build(name: str, toolchain: str, free: list[Callable[[], Any]]) -> CudaOperation:
@@ -174,6 +175,7 @@ def _mapped(direction: str, size: int, free: list[Callable[[], Any]]) -> Callabl
     free.append(lambda: runtime.free(sink))
     free.append(runtime.deviceSynchronize)
     count = np.uint64(size // 16)
+    arguments: tuple[Any, ...]
     if direction == "h2d":
         function, arguments = _function("mapped_read"), (np.uint64(host), count, np.uint64(sink))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -55,7 +56,7 @@ def _copy(source: int, target: int, free: Free) -> tuple[Callable[[], None], Cal
         runtime.setDevice(device)
         _enable(other)
         pointer = runtime.malloc(PEER_BYTES)
-        free.append(lambda pointer=pointer: runtime.free(pointer))
+        free.append(partial(runtime.free, pointer))
         pointers.append(pointer)
     stream = cupy.cuda.Stream(non_blocking=True)
     there, here = pointers

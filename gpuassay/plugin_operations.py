@@ -1,6 +1,7 @@
 """The fixture `measure_operation`: times what carries no stamps (transfers, launches) and writes it to the record.
 
-The life of one: build it (or say why not), run it once untimed, time rounds with pytest-benchmark, append to the record.
+The life of one: build it (or say why not), run it once untimed, time rounds with pytest-benchmark, append to the
+record.
 """
 
 from __future__ import annotations
