@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 import gpuassay
-from gpuassay import links, verify
+from gpuassay import claims, links, report, verify
+from gpuassay.device import DeviceError
 from gpuassay.links import PcieLink, line_rate, link_findings
 from gpuassay.metrics import metric
 
@@ -93,7 +97,13 @@ def test_links_and_launches_reach_verdict_and_report(links_run: Measure) -> None
     assert reasons["pcie.d2h.mapped"] == "host memory is full"
     assert reasons["launch.first"] == "out of memory in the middle"
     assert reasons["peer.one_way"] == "needs a second GPU"
-    verdicts = {v.metric: v for v in verify.judge_record(path, None).verdicts}
+    judgement = verify.judge_record(path, None)
+    printed = report.console()
+    with printed.capture() as captured:
+        printed.print(report.judgement(judgement))
+    assert "Launch, asynchronous" in captured.get() or "launch.async" in captured.get()
+    assert "nan" not in captured.get().lower()
+    verdicts = {v.metric: v for v in judgement.verdicts}
     for name in ("pcie.h2d", "pcie.both", "pcie.h2d.pageable"):
         assert verdicts[name].measured == pytest.approx(16 * 3.938e9 * 0.9, rel=0.02)
         assert verdicts[name].verdict == "not published"
@@ -114,7 +124,111 @@ def test_two_gpus_give_a_matrix_with_a_reason_where_denied(links_run: Measure) -
     assert metric("peer.one_way.0-1").title == "Peer copy, one way, devices 0-1"
 
 
-# Method and call of CuPy -> number of arguments we give; the installed CuPy must have each under that name.
+class Nvml:
+    """As much of NVML as NVLink claims need; links beyond the eighth do not exist."""
+
+    NVML_NVLINK_MAX_LINKS = 18
+    NVML_FI_DEV_NVLINK_LINK_COUNT = 91
+    NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON = 90
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlDeviceGetNvLinkState(self, handle: object, link: int) -> int:
+        if link >= 8:
+            raise self.NVMLError("invalid argument")
+        return int(link != 3)
+
+    def nvmlDeviceGetFieldValues(self, handle: object, fields: list[int]) -> list[Any]:
+        value = SimpleNamespace(uiVal={91: 8, 90: 26562}[fields[0]])
+        return [SimpleNamespace(nvmlReturn=0, value=value)]
+
+
+def test_nvlink_claims_are_reported_with_one_gpu() -> None:
+    claimed = {row["quantity"]: row["value"] for row in claims._nvlink_claims(Nvml(), object())}
+    assert claimed == {"nvlink.count.active": 7, "nvlink.count": 8, "nvlink.speed": 26_562_000_000}
+
+
+def test_a_driver_without_nvlink_functions_claims_nothing() -> None:
+    assert claims._nvlink_claims(SimpleNamespace(NVMLError=Nvml.NVMLError), object()) == []
+
+
+LAUNCHES = ["async", "sync", "graph", "event_pair", "allocation", "module_load", "first"]
+TRANSFERS = [f"{way}{how}" for way in ("h2d", "d2h") for how in ("", ".pageable", ".mapped", ".latency")]
+PEERS = ["one_way.0-1", "both_ways.0-1", "all_pairs"]
+
+
+@pytest.fixture
+def cupy_stand_in(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """CuPy whose runtime counts what it gave; without the real one's names a call fails (spec)."""
+    import ctypes
+
+    real = pytest.importorskip("cupy")
+    runtime = MagicMock(spec=real.cuda.runtime)
+    runtime.hostAllocDefault, runtime.hostAllocMapped = 0, 2
+    runtime.CUDARuntimeError = real.cuda.runtime.CUDARuntimeError
+    runtime.memGetInfo.return_value = (2**20, 2**30)  # little is free: the transfers shrink
+    runtime.getDeviceCount.return_value = 2
+    runtime.deviceCanAccessPeer.return_value = 1
+    runtime.malloc.side_effect = range(4096, 4096 + 100)
+    held: list[Any] = []
+
+    def host_memory(size: int, flags: int) -> int:
+        held.append(ctypes.create_string_buffer(size))
+        return ctypes.addressof(held[-1])
+
+    runtime.hostAlloc.side_effect = host_memory
+    cuda = MagicMock(runtime=runtime, driver=real.cuda.driver)
+    cuda.Device.return_value.compute_capability = "90"
+    cuda.Stream.return_value.ptr = 1
+    module = MagicMock(cuda=cuda)
+    for name, part in (("cupy", module), ("cupy.cuda", cuda)):
+        monkeypatch.setitem(sys.modules, name, part)
+    return runtime
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"pcie.{name}" for name in [*TRANSFERS, "both"]),
+        *(f"peer.{name}" for name in PEERS),
+        *(f"launch.{name}" for name in LAUNCHES),
+    ],
+)
+def test_every_operation_runs_and_frees_all_that_it_took(name: str, cupy_stand_in: MagicMock) -> None:
+    from gpuassay.cuda_operations import operation
+
+    taken = operation(name)
+    taken.ready()
+    taken.run()
+    taken.close()
+    assert taken.work > 0
+    assert cupy_stand_in.malloc.call_count == cupy_stand_in.free.call_count
+    assert cupy_stand_in.hostAlloc.call_count == cupy_stand_in.freeHost.call_count
+    assert cupy_stand_in.mallocAsync.call_count == cupy_stand_in.freeAsync.call_count
+
+
+def test_what_was_taken_before_a_refusal_is_freed(cupy_stand_in: MagicMock) -> None:
+    from gpuassay.cuda_operations import operation
+
+    cupy_stand_in.hostAlloc.side_effect = MemoryError("no host memory to pin")
+    with pytest.raises(DeviceError, match="no host memory to pin"):
+        operation("pcie.h2d")
+    assert cupy_stand_in.malloc.call_count == cupy_stand_in.free.call_count == 1
+
+
+def test_denied_peers_and_a_lone_gpu_are_named(cupy_stand_in: MagicMock) -> None:
+    from gpuassay.cuda_operations import operation
+
+    cupy_stand_in.deviceCanAccessPeer.return_value = 0
+    with pytest.raises(DeviceError, match="device 0 cannot access device 1"):
+        operation("peer.one_way.0-1")
+    cupy_stand_in.getDeviceCount.return_value = 1
+    with pytest.raises(DeviceError, match="needs a second GPU"):
+        operation("peer.all_pairs")
+
+
+# The stand-in says little of names below cupy.cuda and of argument counts: these come from the installed CuPy.
 @pytest.mark.parametrize("module", ["cuda_operations.py", "cuda_launches.py", "cuda_peers.py"])
 def test_every_name_that_is_asked_of_cupy_exists(module: str) -> None:
     cupy = pytest.importorskip("cupy")
