@@ -258,6 +258,32 @@ def _rows(nvml: Any, handle: Any) -> list[_Row]:
     ]
 
 
+def _nvlink_claims(nvml: Any, handle: Any) -> list[dict[str, Any]]:
+    """NVLink as NVML claims it: links counted and active, speed per link in one direction (B/s). Absent: not said."""
+    rows: list[dict[str, Any]] = []
+    active = 0
+    for link in range(getattr(nvml, "NVML_NVLINK_MAX_LINKS", 0)):
+        # Links that a part does not have are "invalid argument", not "unsupported".
+        with contextlib.suppress(nvml.NVMLError):
+            answer = first_supported(nvml, ("nvmlDeviceGetNvLinkState",), handle, link)
+            if answer is None:
+                return rows
+            active += int(answer[1] == 1)
+    if active:
+        source = "nvmlDeviceGetNvLinkState"
+        rows.append({"quantity": "nvlink.count.active", "value": active, "unit": "1", "source": source})
+    for quantity, name, unit, factor in (
+        ("nvlink.count", "NVML_FI_DEV_NVLINK_LINK_COUNT", "1", 1),
+        ("nvlink.speed", "NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON", "B/s", 1_000_000),
+    ):
+        with contextlib.suppress(nvml.NVMLError, AttributeError, IndexError):
+            (field,) = nvml.nvmlDeviceGetFieldValues(handle, [getattr(nvml, name)])
+            # Every numeric type of the union begins at the same byte; these two fields are unsigned 32 bits.
+            if field.nvmlReturn == 0 and (value := int(field.value.uiVal)):
+                rows.append({"quantity": quantity, "value": value * factor, "unit": unit, "source": name})
+    return rows
+
+
 def nvml_claims(index: int) -> list[dict[str, Any]]:
     """Everything that NVML claims about one GPU.
 
@@ -293,4 +319,4 @@ def nvml_claims(index: int) -> list[dict[str, Any]]:
                 value = convert(answer[1])
                 if value != "":
                     claims.append({"quantity": quantity, "value": value, "unit": unit, "source": answer[0]})
-        return claims
+        return claims + _nvlink_claims(nvml, handle)

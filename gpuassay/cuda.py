@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,11 @@ from .claims import nvml_claims, nvml_index_of_uuid
 from .device import ITERATIONS, Data, DeviceError, Mark
 from .kernels import ArithmeticKernel, ChaseKernel, Check, Kernel, MemoryKernel
 from .kernels.compile import MachineCode, compile_kernel
+from .links import PcieLink, read_link
 from .telemetry import NvmlSensors
+
+if TYPE_CHECKING:
+    from .cuda_operations import CudaOperation
 
 ARITHMETIC_ROUND_S = 0.010  # long against launch cost (about 10 us) and event resolution (0.5 us)
 MEMORY_ROUND_S = 0.020  # the absolute rate counts here, so the launch's share must be smaller still
@@ -115,6 +119,22 @@ class CudaDevice:
             total = self.marks[-1].event_s + self._cupy.cuda.get_elapsed_time(previous, event) * 1e-3
         self.marks.append(Mark(total, host_s))
         return total
+
+    def operation(self, name: str, toolchain: str = "cuda c++") -> CudaOperation:
+        """See Device.operation."""
+        from .cuda_operations import operation
+
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        return operation(name, toolchain)
+
+    def link(self) -> PcieLink:
+        """See Device.link."""
+        runtime = self._cupy.cuda.runtime
+        return read_link(self._nvml_index, runtime.deviceGetPCIBusId(runtime.getDevice()))
+
+    def device_count(self) -> int:
+        """See Device.device_count."""
+        return int(self._cupy.cuda.runtime.getDeviceCount())
 
     def prepare(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import Check, Kernel
+from .links import PcieLink
 
 # Columns of a stamp (kernels/stamp.cuh).
 SMID, CLOCK_START, CLOCK_STOP, TIME_START_NS, TIME_STOP_NS, ITERATIONS = range(6)
@@ -58,6 +59,22 @@ class Workload(Protocol):
         """Frees the workload's memory."""
 
 
+class Operation(Protocol):
+    """Something the host asks of the GPU that carries no stamps: a transfer, a peer copy, launches."""
+
+    work: float  # done by one run, in work_unit: "B", or "1" for calls
+    work_unit: str
+
+    def run(self) -> None:
+        """Does it once; a transfer may still be under way afterwards. Raises DeviceError."""
+
+    def ready(self) -> None:
+        """Waits for earlier runs and sets up the next, untimed. Raises DeviceError."""
+
+    def close(self) -> None:
+        """Frees its memory."""
+
+
 class Device(Protocol):
     """One GPU."""
 
@@ -71,6 +88,15 @@ class Device(Protocol):
 
     def sensors(self) -> Any:
         """An object for telemetry.Telemetry to poll."""
+
+    def operation(self, name: str, toolchain: str = "cuda c++") -> Operation:
+        """The operation that metric `name` times. Raises DeviceError where there is none, saying why."""
+
+    def link(self) -> PcieLink:
+        """The PCIe link as it is now."""
+
+    def device_count(self) -> int:
+        """How many GPUs this process can use."""
 
     def mark(self) -> float:
         """Waits for all work, reads the clocks, appends a Mark; returns its event_s. The timer of the suites."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 EVENT_RESOLUTION_S = 0.5e-6  # cudaEventElapsedTime: "resolution of approximately 0.5 microseconds"
+HOST_RESOLUTION_S = 0.2e-6  # two calls of CLOCK_MONOTONIC through Python take less
 STAMP_CYCLES = 100.0  # barrier and stamp at either end of a kernel; an upper bound, reads of clock64 take tens
 # Share per clock on an H100 with random data, sustained: 0.9996 to 0.9998 (prototype instrument, 2026-11-23); half the
 # range, doubled for parts not seen.
@@ -69,6 +70,27 @@ def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame, conditi
         nominal_bytes_per_s=_nominal_bytes_per_s(record),
         causes=_causes(rounds, telemetry),
         conditions=conditions,
+    )
+
+
+def from_operation(rounds: DataFrame, in_seconds: bool) -> Measured:
+    """The measured value of an operation timed from outside: work per second, or seconds per call. By CUDA events
+    where they timed it, else by the host's clock."""
+    import numpy as np
+
+    by_events = bool(rounds["event_s"].notna().all())
+    seconds = rounds["event_s" if by_events else "host_s"].to_numpy(float)
+    values = seconds / rounds["work"].to_numpy(float)
+    values = values if in_seconds else 1 / values
+    resolution_s = EVENT_RESOLUTION_S if by_events else HOST_RESOLUTION_S
+    clock = "CUDA events" if by_events else "host clock"
+    timer = rectangular("timer resolution", resolution_s / float(np.median(seconds)), clock)
+    return Measured(
+        rate=float(np.median(values)),
+        terms=(dispersion(values), drift(values), timer),
+        rounds=len(rounds),
+        dispersion_known=len(rounds) > 1,
+        conditions=f"by {clock}",
     )
 
 

@@ -51,6 +51,9 @@ def known(name: str) -> Metric | None:
     """The metric of that name, `.sustained` and `energy.` forms included, or None."""
     if name in metrics():
         return metrics()[name]
+    if name.startswith("peer.") and (pair := name.rpartition("."))[0] in metrics():
+        between = metrics()[pair[0]]  # peer.one_way.0-1: from device 0 to 1
+        return replace(between, name=name, title=f"{between.title}, devices {pair[2]}")
     base = metrics().get(name.removesuffix(SUSTAINED).removeprefix(ENERGY))
     if base is None or base.kind != "rate":
         return None

@@ -23,6 +23,9 @@ import pytest
 
 from .exit_codes import NO_GPU
 from .metrics import SUSTAINED
+from .plugin_operations import measure_operation, measure_peers
+
+__all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # fixtures: pytest finds them here
 
 if TYPE_CHECKING:
     from .device import Data, Device, Workload

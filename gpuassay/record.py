@@ -34,7 +34,8 @@ Lines, "or null" where a value may be absent:
 ``kernel``
     ``metric``; ``toolchain`` "cuda c++" or "numba"; ``name``; ``source`` (the file);
     ``source_sha256``, ``cubin_sha256``, ``architecture``, ``compiler`` texts or null;
-    ``operations_per_iteration`` number or null, counted in ``work_unit`` ("FLOP", "OP", "B", "load");
+    ``operations_per_iteration`` number or null, counted in ``work_unit`` ("FLOP", "OP", "B", "load",
+    or "1" for calls timed from outside);
     ``check`` null (not checked) or {"passed": bool, "worst_error": number or null (not finite),
     "bound": number or null, "where": text or null}.
 ``round``

@@ -7,11 +7,12 @@ clock beside each reading; the kernels bring a third clock (%globaltimer). The t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from .device import Device
+from .device import Device, Mark
 
 # What the fixture `measure` gives a suite: measure(metric, toolchain, **variant); see plugin.measure.
 Measure = Callable[..., None]
@@ -31,6 +32,17 @@ def gpu_timer() -> float:
     if _device is None:
         raise RuntimeError("gpu_timer was read before the gpu fixture opened a device")
     return _device.mark()
+
+
+# Readings of the host's clock, for what CUDA events cannot time.
+host_marks: list[Mark] = []
+
+
+def host_timer() -> float:
+    """Seconds of the host's monotonic clock, the one that telemetry uses; waits for nothing."""
+    now = time.monotonic()
+    host_marks.append(Mark(now, now))
+    return now
 
 
 # A burst: the silicon's rate before the power manager has settled. Rounds stop when the margin of error of the mean

@@ -17,6 +17,7 @@ import pytest
 from gpuassay import timing
 from gpuassay.device import DeviceError, Mark
 from gpuassay.kernels import Check
+from gpuassay.links import PcieLink
 from gpuassay.throughput import limit
 
 ROUND_S = 0.004
@@ -81,6 +82,10 @@ class Model:
     latencies: tuple = (29, 34, 279, 682, 60)
     l1_bytes: int = 208 * 2**10
     tlb_bytes: int = 8 * 2**30
+    pcie_generation: int = 5  # negotiated under load, of 5
+    devices: int = 1
+    refused: dict = field(default_factory=dict)  # operation -> why
+    breaks_at: str | None = None  # operation that fails while it is timed
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
     def rate(self, metric):
@@ -149,6 +154,17 @@ class FakeDevice:
     def advance(self, seconds):
         self.now_s += seconds
         time.sleep(max(0.0, self.zero_s + self.now_s - time.monotonic()))
+
+    def operation(self, name, toolchain="cuda c++"):
+        if name in self.model.refused:
+            raise DeviceError(self.model.refused[name])
+        return FakeOperation(self, name)
+
+    def link(self):
+        return PcieLink(self.model.pcie_generation, 16, 5, 16, 5, 0, 0)
+
+    def device_count(self):
+        return self.model.devices
 
     def mark(self):
         self.advance(1e-6)
@@ -257,6 +273,31 @@ class FakeChase(FakeWorkload):
 def missed(footprint_bytes, size_bytes):
     """Share of the loads that a cache does not hold; it begins to lose lines a little before it is full."""
     return float(np.clip((footprint_bytes / size_bytes - 0.95) / 0.1, 0, 1))
+
+
+class FakeOperation:
+    """Links at 0.9 of their line rate; 5 us a call."""
+
+    def __init__(self, device, name):
+        self.device, self.name = device, name
+        seconds = name.endswith("latency") or name.startswith("launch.")
+        self.work, self.work_unit = (100, "1") if seconds else (20e6, "B")
+
+    def run(self):
+        lane = {1: 0.25e9, 3: 0.985e9, 5: 3.938e9}[self.device.model.pcie_generation]
+        rate = 1 / 5e-6 if self.work_unit == "1" else 16 * lane * 0.9
+        if self.work_unit == "1":
+            time.sleep(self.work / rate)  # the host's clock times it, and the fake's may be behind
+        else:
+            self.device.advance(self.work / rate)
+        if self.name == self.device.model.breaks_at:
+            raise DeviceError("out of memory in the middle")
+
+    def ready(self):
+        pass
+
+    def close(self):
+        self.device = None
 
 
 @pytest.fixture(scope="session")

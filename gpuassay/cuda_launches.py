@@ -1,0 +1,149 @@
+"""What a launch and its neighbours cost the host: builders for cuda_operations, each for rounds of several calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .cuda_operations import ALLOCATION_BYTES, BATCH, GRAPH_NODES, cubin
+
+Launch = Callable[[], None]
+Built = tuple[Callable[[], None], float, str, Callable[[], Any]]  # run, work, its unit, ready
+Free = list[Callable[[], Any]]
+
+
+def numba_launch() -> Launch:
+    """An empty Numba kernel, compiled, on the default stream."""
+    from numba import config, cuda
+
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # one block is the point here
+
+    def nothing() -> None:
+        pass
+
+    kernel = cuda.jit("void()")(nothing)[1, 32]
+    return lambda: kernel()
+
+
+def _repeated(call: Callable[[], Any]) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(BATCH):
+            call()
+
+    return run
+
+
+def _waiting() -> Callable[[], Any]:
+    from cupy.cuda import runtime
+
+    synchronize: Callable[[], Any] = runtime.deviceSynchronize
+    return synchronize
+
+
+def _async(launch: Launch, free: Free) -> Built:
+    """BATCH launches fit the queue (1024 places), so that none waits for room."""
+    return _repeated(launch), BATCH, "1", _waiting()
+
+
+def _sync(launch: Launch, free: Free) -> Built:
+    wait = _waiting()
+
+    def both() -> None:
+        launch()
+        wait()
+
+    return _repeated(both), BATCH, "1", wait
+
+
+def _graph(launch: Launch, free: Free) -> Built:
+    """A chain of empty kernels, captured; timed on the GPU's clock, per node."""
+    import cupy
+
+    launch()  # a kernel loads at its first launch, which must not be a captured one
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        try:
+            for _ in range(GRAPH_NODES):
+                launch()
+        finally:
+            graph = stream.end_capture()
+    null = cupy.cuda.Stream.null
+    return lambda: graph.launch(stream=null), GRAPH_NODES, "1", _waiting()
+
+
+def _event_pair(launch: Launch, free: Free) -> Built:
+    import cupy
+
+    first, second = cupy.cuda.Event(), cupy.cuda.Event()
+
+    def pair() -> None:
+        first.record()
+        second.record()
+
+    return _repeated(pair), BATCH, "1", _waiting()
+
+
+def _allocation(launch: Launch, free: Free) -> Built:
+    """cudaMallocAsync and cudaFreeAsync of ALLOCATION_BYTES from the default pool, which gives its memory back at
+    each synchronisation: within a round only the first call asks the driver for more."""
+    from cupy.cuda import runtime
+
+    def both() -> None:
+        runtime.freeAsync(runtime.mallocAsync(ALLOCATION_BYTES, 0), 0)
+
+    return _repeated(both), BATCH, "1", _waiting()
+
+
+def _module_load(launch: Launch, free: Free) -> Built:
+    """A small cubin from memory; unloaded when the next one takes its place, outside the timed call."""
+    import cupy
+
+    code = cubin(f"sm_{cupy.cuda.Device().compute_capability}")
+    held: list[Any] = []
+
+    def load() -> None:
+        module = cupy.cuda.function.Module()
+        module.load(code)
+        held.append(module)
+
+    wait = _waiting()
+
+    def ready() -> None:
+        held.clear()
+        wait()
+
+    return load, 1, "1", ready
+
+
+def _first(launch: Launch, free: Free) -> Built:
+    """The first launch of a kernel in a module just loaded, waited for."""
+    import cupy
+
+    code = cubin(f"sm_{cupy.cuda.Device().compute_capability}")
+    fresh: list[Any] = []
+    wait = _waiting()
+
+    def ready() -> None:
+        module = cupy.cuda.function.Module()
+        module.load(code)
+        fresh[:] = [module]
+        wait()
+
+    def run() -> None:
+        fresh[0].get_function("nothing")((1,), (32,), ())
+        wait()
+
+    ready()
+    return run, 1, "1", ready
+
+
+LAUNCHES: dict[str, Callable[[Launch, Free], Built]] = {
+    "async": _async,
+    "sync": _sync,
+    "graph": _graph,
+    "event_pair": _event_pair,
+    "allocation": _allocation,
+    "module_load": _module_load,
+    "first": _first,
+}
