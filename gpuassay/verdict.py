@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, calibration, measured, sustained
+from . import agreement, audit, calibration, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -62,6 +62,7 @@ class Judgement:
     record: Record | None = None
     source: str = ""  # where the figures come from, where there is no record
     variants: tuple[Variant, ...] = ()  # curves and other data: shown, judged by no sheet
+    audit: tuple[audit.Row, ...] = ()  # what the device says of itself against what was measured; no sheet needed
 
     @property
     def multiplicity(self) -> Multiplicity:
@@ -104,6 +105,7 @@ class Judgement:
                 if v.measured is not None and (said := acceptance.would_say(self.sheet, v.metric, v.measured))
             },
             "variants": [asdict(variant) for variant in self.variants],
+            "audit": [row.line() for row in self.audit],
         }
         return {key: _finite(value) for key, value in document.items()}
 
@@ -143,7 +145,8 @@ def judge(
     verdicts.sort(key=lambda v: order.get(v.metric, len(order)))
     part = str(record.claims.get("name") or record.claims.get("cuda.name") or "unnamed part")
     curves = tuple(sustained.variants(record.rounds(), record.telemetry())) if record.run["samples"] == "kept" else ()
-    return conclude(part, sheet, verdicts, findings, rule, choice=tuple(choice), record=record, variants=curves)
+    rest = {"choice": tuple(choice), "record": record, "variants": curves, "audit": tuple(audit.of_record(record))}
+    return conclude(part, sheet, verdicts, findings, rule, **rest)
 
 
 def conclude(
