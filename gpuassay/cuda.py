@@ -225,6 +225,11 @@ class CudaWorkload:
         array.data.memset(0xFF, array.nbytes)
         return array
 
+    def outputs(self) -> NDArray[Any]:
+        """What an arithmetic kernel's newest launch left, shape (blocks, outputs a block)."""
+        result: NDArray[Any] = self._arguments[1].get().reshape(self._blocks, -1)
+        return result
+
     # -- the timed launches ------------------------------------------------------------------------------
 
     def allocate(self, rng: np.random.Generator, data: Data, footprint_bytes: int | None = None) -> None:
