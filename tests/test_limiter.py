@@ -97,6 +97,16 @@ def test_a_clock_that_fell_for_a_reason_is_explained() -> None:
     assert "0x4" in row(result, 3).text
 
 
+def test_a_clock_whose_reasons_are_not_given_is_no_suspicion() -> None:
+    def silent(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+        silent_clock(trial, time_s, rate, clock, reasons)
+        reasons[:] = -1
+
+    found = run(6, silent).found
+    assert {s.kind for s in found} == {"clock, reasons not given"}
+    assert not any(s.suspicious for s in found)
+
+
 @pytest.mark.parametrize("phi", [0.0, 0.7])
 def test_nothing_is_found_in_a_clean_part(phi: float) -> None:
     assert not any(run(seed, phi=phi).found for seed in range(20))

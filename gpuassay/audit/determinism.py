@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..cuda import CudaDevice
 
 METRICS = ("tensor.bf16", "tensor.fp16", "tensor.tf32", "tensor.fp8_e4m3", "tensor.int8", "vector.fp32", "vector.fp64")
-SECONDS = 20.0  # of each metric
+SECONDS = 10.0  # of each metric
 
 
 @dataclass

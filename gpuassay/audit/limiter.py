@@ -65,8 +65,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """Something that both passes showed. `kind`: "fewer operations" (same clock), "clock, no reason" or "clock, with
-    reason" (explained: not suspicious), "differs" (between trials)."""
+    """Something that both passes showed. `kind`: "fewer operations" (same clock), "clock, no reason", "clock, with
+    reason" and "clock, reasons not given" (neither suspicious), "differs" (between trials)."""
 
     kind: str
     trial: Trial
@@ -77,7 +77,7 @@ class Suspicion:
     @property
     def suspicious(self) -> bool:
         """Whether nothing explains it."""
-        return self.kind != "clock, with reason"
+        return self.kind not in ("clock, with reason", "clock, reasons not given")
 
 
 @dataclass
@@ -154,7 +154,11 @@ def _judged(trial: Trial, name: str, step: Step, both: Sequence[Series]) -> Susp
         return Suspicion("fewer operations", trial, step.size, step.time_s, text)
     low = [s.time_s >= step.time_s if step.size < 0 else s.time_s < step.time_s for s in both]
     masks = np.concatenate([s.reasons[where_low] for s, where_low in zip(both, low, strict=True)])
-    explained = bool(len(masks)) and float(np.mean((masks & ~IDLE) > 0)) > 0.5
+    if not (masks >= 0).any():
+        text = f"{where}: the clock moved; the driver gives no reasons (nvmlDeviceGetCurrentClocksEventReasons)"
+        return Suspicion("clock, reasons not given", trial, step.size, step.time_s, text)
+    masks = masks[masks >= 0]
+    explained = float(np.mean((masks & ~IDLE) > 0)) > 0.5
     if explained:
         text = f"{where}: the clock moved, and reason bits {int(np.bitwise_or.reduce(masks)):#x} say why"
         return Suspicion("clock, with reason", trial, step.size, step.time_s, text)

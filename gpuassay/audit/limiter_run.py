@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..device import Data
     from ..kernels import Kernel
 
-METRICS = ("tensor.bf16", "vector.fp32", "vector.int32", "vector.logic")
+METRICS = ("tensor.bf16", "vector.fp32", "vector.int32")
 LONG_S = 75.0  # LHR began after one to two minutes; the profile's 15 minutes do not hold longer ones of every metric
 ROUND_S = 0.02
 LONG_ROUND_S = 0.05
