@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from rich.console import Console
 
 from gpuassay import record
 from gpuassay.audit import Row, of_lines, overall
+from gpuassay.audit.checks import CHEAP, THOROUGH, guarded
 from gpuassay.audit.self_report import rows
+from gpuassay.audit.show import table
+from gpuassay.cli import cli
 from gpuassay.record import Record
+from gpuassay.verdict import Judgement
 
 CLAIMS: dict[str, Any] = {
     "name": "NVIDIA H100 80GB HBM3",
@@ -131,7 +139,7 @@ def test_rows_hold_no_serial() -> None:
     assert "1650000000001" not in str([row.line() for row in rows(simulated())])
 
 
-def test_a_record_without_samples_tests_nothing_that_it_cannot(fake_run: Callable[..., Path]) -> None:
+def test_a_record_without_samples_tests_nothing_that_it_cannot() -> None:
     reference = next(Path(__file__).parent.parent.glob("results/reference/*.jsonl"))
     words = verdicts(rows(record.read(reference)))
     assert words["clock.sm"] == words["count.sm"] == "not tested"
@@ -147,3 +155,75 @@ def test_rows_go_through_a_record(tmp_path: Path) -> None:
         for row in found:
             writer.write("audit", **row.line())
     assert of_lines(record.read(path).audit) == found
+
+
+# -- the whole way, on a fake GPU at the driver's edge -----------------------------------------------------------
+
+
+def test_a_clean_run_of_the_suites_has_no_inconsistent_row(fake_run: Callable[..., Path]) -> None:
+    words = verdicts(rows(record.read(fake_run())))
+    assert "inconsistent" not in words.values()
+    assert words["count.sm"] == words["clock.sm"] == "consistent"
+
+
+def test_a_misreporting_driver_is_found_through_the_suites(fake_run: Callable[..., Path]) -> None:
+    words = verdicts(rows(record.read(fake_run(nvml_sm_clock_hz=1.755e9 * 1.03))))
+    assert words["clock.sm"] == "inconsistent"
+
+
+def test_the_audit_profile_runs_and_skips_what_needs_silicon(fake_run: Callable[..., Path]) -> None:
+    taken = record.read(fake_run("audit"))
+    assert taken.complete
+    assert taken.audit == []
+
+
+def audit(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli, ["audit", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_on_a_record(fake_run: Callable[..., Path]) -> None:
+    code, out, _ = audit(str(fake_run()), "--json")
+    document = json.loads(out)
+    assert (code, document["answer"], document["schema"]) == (0, "consistent", "gpuassay.audit/1")
+    assert "no evidence that a dormant function does not exist" in document["limits"]
+    code, out, _ = audit(str(fake_run(nvml_sm_clock_hz=1.755e9 * 1.03)))
+    assert code == 1
+    assert "misstated clock" in out
+
+
+def test_the_command_on_bad_input(tmp_path: Path) -> None:
+    code, out, err = audit(str(tmp_path / "none.jsonl"))
+    assert (code, out) == (2, "")
+    assert "no such file" in err
+    empty = tmp_path / "hostile.jsonl"
+    empty.write_text("{}\n")
+    assert audit(str(empty))[0] == 2
+
+
+def test_text_from_a_device_is_not_markup_and_sends_no_escapes() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(table(rows(simulated(name="[red]\x1b[31mx[/red]"))))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]?[31mx[/red]" in text
+    assert "\x1b" not in text
+
+
+def test_a_judgement_holds_the_audit(judged: Callable[..., Judgement]) -> None:
+    document = judged(nvml_sm_clock_hz=1.755e9 * 1.03).to_json()
+    assert {row["check"]: row["verdict"] for row in document["audit"]}["clock.sm"] == "inconsistent"
+
+
+class Device:
+    """All that `guarded` needs of a device before a check fails."""
+
+    compute_capability = "9.0"
+    nvml_index = 0
+
+
+@pytest.mark.parametrize("name", [*CHEAP, *THOROUGH])
+def test_a_check_that_fails_is_not_tested_and_says_why(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    found = guarded(name, Device(), None)  # type: ignore[arg-type]
+    assert not {"consistent", "inconsistent"} & {row.verdict for row in found}
+    assert all(row.text for row in found)

@@ -23,14 +23,14 @@ def table(rows: Sequence[Row], *, untested: bool = True) -> RenderableType:
     answered = [row for row in rows if row.verdict in STYLES]
     for row in rows if untested else answered:
         made.add_row(
-            Text(f"  {row.check}"),
+            Text(_printable(f"  {row.check}")),
             Text(row.verdict, style=STYLES.get(row.verdict, "dim")),
             *(Text(_value(value, row.unit)) for value in (row.claim, row.measured, row.expanded_uncertainty)),
         )
     parts: list[RenderableType] = [made]
     if not untested and len(answered) < len(rows):
         parts.append(Text(f"  and {len(rows) - len(answered)} not tested or not observable", style="dim"))
-    parts += [Text(f"  {row.check}: {row.text}") for row in rows if row.verdict == "inconsistent"]
+    parts += [Text(_printable(f"  {row.check}: {row.text}")) for row in rows if row.verdict == "inconsistent"]
     parts += [Text(LIMITS, style="dim")]
     return Group(*parts)
 
@@ -40,4 +40,8 @@ def _value(value: Any, unit: str | None) -> str:
         return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return show(float(value), unit or "1")
-    return str(value)[:40]
+    return _printable(str(value))[:40]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
