@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gpuassay.audit.fingerprint import FAMILIES, LENGTH, Arithmetic, classify, dot, predicted, row, vectors
-from gpuassay.audit.fingerprint_run import PATHS, agreed, compiled, packed, paths_for
+from gpuassay.audit.fingerprint_run import PATHS, Path, agreed, compiled, packed, paths_for
+from gpuassay.kernels.census import disassemble
 
 
 def units(family: str, exponent: int) -> float:
@@ -81,15 +83,19 @@ def test_the_row_says_family_not_product() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.symbol)
-def test_the_kernel_compiles_and_does_one_mma(path: object) -> None:
-    assert isinstance(path, type(PATHS[0]))
+def test_the_machine_code_does_one_mma_of_the_format(path: Path) -> None:
+    wanted = {"fp16": r"HG?MMA", "bf16": r"HG?MMA", "fp8_e4m3": r"QG?MMA"}[path.dtype]
     for architecture in path.architectures:
-        assert compiled(path, architecture).cubin[:4] == b"\x7fELF"
+        text = disassemble(compiled(path, architecture))
+        assert len(re.findall(rf"\b{wanted}\.", text)) == 1
+        assert len(re.findall(r"\b[HQ]G?MMA\.|\bF2FP", text)) == 1
 
 
-def test_hopper_is_asked_by_warpgroups() -> None:
-    chosen = {path.dtype: (path.wgmma, architecture) for path, architecture in paths_for("9.0")}
-    assert chosen == {"fp16": (True, "sm_90a"), "bf16": (False, "sm_90"), "fp8_e4m3": (True, "sm_90a")}
+def test_hopper_is_asked_in_fp8_by_warpgroups() -> None:
+    chosen = {(path.dtype, path.wgmma): architecture for path, architecture in paths_for("9.0")}
+    expected = {("fp16", False): "sm_90", ("bf16", False): "sm_90", ("fp16", True): "sm_90a"}
+    assert chosen == expected | {("fp8_e4m3", True): "sm_90a"}
+    assert [path.dtype for path, _ in paths_for("10.0")] == ["fp16", "bf16"]
 
 
 def test_operands_are_packed_as_the_formats_are() -> None:
