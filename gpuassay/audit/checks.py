@@ -65,7 +65,32 @@ def host(device: CudaDevice, record: Path | None) -> list[Row]:
 
     evidence = None if record is None else record.with_suffix(".evidence.json")
     with _nvml(device) as (nvml, handle):
-        return [*module.rows(nvml=nvml, handle=handle), module.attestation(evidence)]
+        return [*module.rows(nvml=nvml, handle=handle), _properties(), module.attestation(evidence)]
+
+
+PROPERTIES = (
+    "asyncEngineCount",
+    "concurrentKernels",
+    "cooperativeLaunch",
+    "ECCEnabled",
+    "managedMemory",
+    "multiGpuBoardGroupID",
+    "persistingL2CacheMaxSize",
+    "sharedMemPerMultiprocessor",
+    "sharedMemPerBlockOptin",
+    "regsPerMultiprocessor",
+    "maxThreadsPerMultiProcessor",
+)
+
+
+def _properties() -> Row:
+    """What cudaGetDeviceProperties claims of engines and features."""
+    import cupy
+
+    given = cupy.cuda.runtime.getDeviceProperties(int(cupy.cuda.Device().id))
+    found = {name: int(given[name]) for name in PROPERTIES if name in given}
+    text = "cudaGetDeviceProperties said so; nothing here checks it."
+    return Row("CUDA properties", "not observable", text, len(found), unit="1", details=found)
 
 
 CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {"fingerprint": fingerprint, "host": host}

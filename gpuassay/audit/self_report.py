@@ -51,6 +51,7 @@ def rows(record: Record) -> list[Row]:
         _l2,
         _memory_size,
         _ecc,
+        _capabilities,
         _uncheckable,
     )
     return [check(record, rounds, telemetry) for check in checks]
@@ -122,6 +123,19 @@ def _memory_size(record: Record, _: DataFrame, __: DataFrame) -> Row:
 def _ecc(record: Record, _: DataFrame, __: DataFrame) -> Row:
     text = "The mode is a claim: HBM has its check bits beside the capacity, so that the size does not show it."
     return Row("ecc.mode", "not observable", text, _claimed(record, "ecc.mode"))
+
+
+def _capabilities(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
+    """What was tried at all: the census of functions beyond the published ones is no longer than this list."""
+    ran = sorted(set(rounds["metric"])) if len(rounds) else []
+    refused = {str(line["metric"]): str(line["reason"])[:200] for line in record.not_measured}
+    if not ran:
+        return _missing("capabilities", "rounds of any kernel")
+    text = (
+        "Kernels that were tried: these ran, with checked results; the details say which did not. Rates above a sheet "
+    )
+    text += "are among the verdicts; what was not tried is unknown."
+    return Row("capabilities", "not observable", text, None, len(ran), unit="1", details={"ran": ran, "not": refused})
 
 
 def _uncheckable(record: Record, _: DataFrame, __: DataFrame) -> Row:
