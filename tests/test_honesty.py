@@ -135,6 +135,19 @@ def test_a_masked_name_is_called_a_label_that_does_not_match() -> None:
     assert "fake" not in row.text.lower()
 
 
+def test_a_clock_that_fell_for_a_reason_is_consistent() -> None:
+    made = simulated(dip=60)
+    for line in made._telemetry[:60:2] + made._telemetry[1:60:4]:
+        line["clock_event_reasons"] = 4
+    row = next(r for r in rows(made) if r.check == "clock.event_reasons")
+    assert row.verdict == "consistent"
+    assert row.details["fallen"] == 60
+
+
+def test_copies_over_another_link_than_pcie_test_nothing() -> None:
+    assert verdicts(rows(simulated(pcie=6.0)))["pcie.rate"] == "not tested"
+
+
 def test_rows_hold_no_serial() -> None:
     assert "1650000000001" not in str([row.line() for row in rows(simulated())])
 
