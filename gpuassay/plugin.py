@@ -65,6 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "thorough: of those, part of the audit profile only")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The audit's checks last: they warm the part up, and failing memory may cost the CUDA context."""
+    items.sort(key=lambda item: item.get_closest_marker("audit") is not None)
+
+
 @pytest.fixture(scope="session")
 def gpu(request: pytest.FixtureRequest) -> Device:
     """The GPU under test. Tests without one replace this fixture by a fake of the same interface."""

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from gpuassay import record
+from gpuassay import plugin, record
 from gpuassay.audit import Row, of_lines, overall
 from gpuassay.audit.checks import CHEAP, THOROUGH, guarded
 from gpuassay.audit.self_report import rows
@@ -188,6 +188,19 @@ def test_the_audit_profile_runs_and_skips_what_needs_silicon(fake_run: Callable[
     taken = record.read(fake_run("audit"))
     assert taken.complete
     assert taken.audit == []
+
+
+def test_checks_of_the_audit_run_after_the_measurements() -> None:
+    class Item:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def get_closest_marker(self, marker: str) -> object:
+            return marker if marker in self.name else None
+
+    items = [Item("audit a"), Item("memory"), Item("audit b"), Item("tensor")]
+    plugin.pytest_collection_modifyitems(items)  # type: ignore[arg-type]
+    assert [item.name for item in items] == ["memory", "tensor", "audit a", "audit b"]
 
 
 def audit(*arguments: str) -> tuple[int, str, str]:

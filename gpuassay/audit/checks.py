@@ -96,12 +96,12 @@ def _properties() -> Row:
 CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {"fingerprint": fingerprint, "host": host}
 """Seconds; part of the profile standard."""
 THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
-    "capacity": capacity,
     "residue": residue,
     "determinism": determinism,
     "limiters": limiters,
+    "capacity": capacity,
 }
-"""Minutes; part of the profile audit only."""
+"""Minutes; part of the profile audit only. Memory last: an uncorrectable error there ends the CUDA context."""
 
 
 def guarded(name: str, device: CudaDevice, record: Path | None) -> list[Row]:

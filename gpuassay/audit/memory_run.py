@@ -116,6 +116,11 @@ def run(compute_capability: str, nvml: Any = None, handle: Any = None) -> list[R
             text = "No memory could be allocated; another process holds it."
             return [Row("memory.capacity", "not tested", text)]
         rows = [capacity_row(run_passes(memory), memory.free_bytes, memory.total_bytes)]
+    except Exception as error:
+        if "ECC" not in str(error).upper():
+            raise
+        text = f"The memory failed under the test: {error}."  # cudaErrorECCUncorrectable, from whichever call met it
+        rows = [Row("memory.capacity", "inconsistent", text, memory.total_bytes, unit="B")]
     finally:
         memory.close()
     return [*rows, counters_row(before, counters(nvml, handle) if nvml else {})]
