@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gpuassay.audit.fingerprint import FAMILIES, LENGTH, Arithmetic, classify, dot, predicted, row, vectors
-from gpuassay.audit.fingerprint_run import PATHS, Path, agreed, compiled, packed, paths_for
+from gpuassay.audit.fingerprint_run import PATHS, Path, agreed, compiled, packed, paths_for, run
 from gpuassay.kernels.census import disassemble
 
 
@@ -111,3 +113,50 @@ def test_lanes_that_differ_are_no_fingerprint() -> None:
     output[1, 77] += 1e-3
     with pytest.raises(ValueError, match="elements of one MMA differ"):
         agreed(output, asked)
+
+
+def stand_in_for_cupy(monkeypatch: pytest.MonkeyPatch, family: str, wrong_lane: bool = False) -> None:
+    """A device whose tensor cores add as `family` does; one of its lanes may be wrong."""
+
+    class Array(np.ndarray):  # type: ignore[type-arg]
+        def get(self) -> object:
+            return np.array(self)
+
+    def empty(shape: object, dtype: object) -> object:
+        return np.full(shape, np.nan, dtype).view(Array)  # type: ignore[call-overload]
+
+    def function(code: object, symbol: str) -> object:
+        def launch(grid: tuple[int], block: tuple[int], arguments: tuple[object, ...]) -> None:
+            dtype = symbol.removeprefix("fingerprint_").rpartition("_")[0]
+            a, b, _, output = arguments
+            assert isinstance(output, np.ndarray)
+            assert np.shape(a) == np.shape(b) == (grid[0], 8)
+            assert output.shape == (grid[0], block[0] * 4)
+            output[:] = np.array(predicted(FAMILIES[family])[dtype], np.float32)[:, None]
+            if wrong_lane:
+                output[3, 9] += 1
+
+        return launch
+
+    monkeypatch.setattr(Array, "data", SimpleNamespace(memset=lambda value, size: None), raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(empty=empty, asarray=np.asarray))  # type: ignore[arg-type]
+    monkeypatch.setattr("gpuassay.audit.launch.function", function)
+
+
+def test_a_whole_run_names_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_for_cupy(monkeypatch, "H100")
+    found = run("9.0")
+    assert (found.verdict, found.measured) == ("consistent", "H100")
+    assert found.details["other_paths_alike"] == {"wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16": True}
+    assert set(found.details["paths"]) == {"fp16", "bf16", "fp8_e4m3"}
+    assert run("8.0").verdict == "inconsistent"
+
+
+def test_a_wrong_lane_is_a_wrong_tensor_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_for_cupy(monkeypatch, "H100", wrong_lane=True)
+    assert run("9.0").verdict == "inconsistent"
+    assert "computes wrongly" in run("9.0").text
+
+
+def test_a_part_without_a_path_is_not_tested() -> None:
+    assert paths_for("7.0") == []

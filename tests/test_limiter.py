@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from fake_gpu import FakeDevice, Model
 
 from gpuassay.audit.limiter import Hunt, Series, Trial, design, detection_limit, hunt, row, steps, whitened
+from gpuassay.audit.limiter_run import _kernel, _observe
 
 ROUND_S = 0.05
 METRICS = ("tensor.bf16", "vector.int32")
@@ -155,3 +157,16 @@ def test_the_row_prints_its_detection_limit() -> None:
     text = row(run(5), 5).text
     assert "design seed 5" in text
     assert "a step in the middle of a trial shows from" in text
+
+
+def test_a_trial_on_the_fake_gpu_reads_its_stamps_and_reasons() -> None:
+    device = FakeDevice(Model(noise=0.0))
+    kernel = _kernel("tensor.bf16", "9.0")
+    assert kernel is not None
+    trial = Trial("tensor.bf16", sms=0.5, duty=0.5, duration_s=0.2)
+    series = _observe(device, kernel, trial, device.sensors())  # type: ignore[arg-type]
+    assert len(series.time_s) >= 2
+    assert series.per_clock == pytest.approx(4096 * 0.998, rel=1e-3)
+    assert series.clock_hz == pytest.approx(1.755e9, rel=1e-3)
+    assert set(series.reasons) == {POWER_CAP}
+    assert series.time_s[-1] < 0.2
