@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
+from .cli_audit import audit
 from .cli_shared import decision_options, exit_code, measure_device, print_judgement
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "Measure": ("verify",),
-    "Judge": ("judge", "identify", "sheets"),
+    "Judge": ("judge", "identify", "audit", "sheets"),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
 
@@ -65,11 +66,11 @@ def cli() -> None:
 @cli.command()
 @click.option(
     "--profile",
-    type=click.Choice(["quick", "standard", "full"]),
+    type=click.Choice(["quick", "standard", "full", "audit"]),
     default="standard",
     show_default=True,
     help="quick: the headline metrics, under a minute. standard: every metric, under four. full: and sustained "
-    "rates, power and energy, about seven.",
+    "rates, power and energy, about seven. audit: the headline metrics and `gpuassay audit`, about fifteen.",
 )
 @click.option(
     "--against",
@@ -291,7 +292,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (calibrate, identify, judge, selftest, sheets):
+for _command in (audit, calibrate, identify, judge, selftest, sheets):
     cli.add_command(_command)
 
 

@@ -61,7 +61,7 @@ class CudaDevice:
         cupy.cuda.Device(ordinal).use()
         self._properties = runtime.getDeviceProperties(ordinal)
         self._uuid = _uuid_text(self._properties["uuid"])
-        self._nvml_index = nvml_index_of_uuid(self._uuid)
+        self.nvml_index = nvml_index_of_uuid(self._uuid)
         self.name = self._properties["name"].decode()
         self.compute_capability = f"{self._properties['major']}.{self._properties['minor']}"
         self.sm_count = int(self._properties["multiProcessorCount"])
@@ -75,7 +75,7 @@ class CudaDevice:
         """NVML's claims, then the CUDA runtime's."""
         from cupy.cuda import runtime
 
-        rows = nvml_claims(self._nvml_index)
+        rows = nvml_claims(self.nvml_index)
         attribute = runtime.deviceGetAttribute
         ordinal = self._cupy.cuda.Device().id
         for quantity, value, unit, source in (
@@ -104,7 +104,7 @@ class CudaDevice:
 
     def sensors(self) -> NvmlSensors:
         """NVML's sensors of this device."""
-        return NvmlSensors(self._nvml_index)
+        return NvmlSensors(self.nvml_index)
 
     def mark(self) -> float:
         """See Device.mark. Two events take turns, so each elapsed time is short: cudaEventElapsedTime returns
@@ -256,6 +256,11 @@ class CudaWorkload:
         # NaN as a float, all ones as an integer: no kernel writes that. A plain memset, nothing to compile.
         array.data.memset(0xFF, array.nbytes)
         return array
+
+    def outputs(self) -> NDArray[Any]:
+        """What an arithmetic kernel's newest launch left, shape (blocks, outputs a block)."""
+        result: NDArray[Any] = self._arguments[1].get().reshape(self._blocks, -1)
+        return result
 
     # -- the timed launches ------------------------------------------------------------------------------
 

@@ -64,6 +64,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a real GPU")
     config.addinivalue_line("markers", "quick: part of the quick profile")
     config.addinivalue_line("markers", "full: part of the full profile only")
+    config.addinivalue_line("markers", "audit: a check of the honesty audit")
+    config.addinivalue_line("markers", "thorough: of those, part of the audit profile only")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The audit's checks last: they warm the part up, and failing memory may cost the CUDA context."""
+    items.sort(key=lambda item: item.get_closest_marker("audit") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -168,6 +175,29 @@ def measure(
             progress.done(rounds)
         finally:
             workload.close()
+
+    return run
+
+
+@pytest.fixture
+def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | None) -> Callable[[str], None]:
+    """audit(name): runs one of gpuassay.audit.checks on the device; its rows go to the record."""
+
+    def run(name: str) -> None:
+        from .audit import overall
+        from .audit.checks import guarded
+        from .cuda import CudaDevice
+
+        progress = _Progress(request.session, request.node)
+        progress.start(f"audit: {name}")
+        if not isinstance(gpu, CudaDevice):
+            progress.say("skipped: needs a real GPU")
+            pytest.skip("needs a real GPU")
+        rows = guarded(name, gpu, record.path if record else None)
+        if record is not None:
+            for row in rows:
+                record.write("audit", **row.line())
+        progress.say(overall(rows))
 
     return run
 

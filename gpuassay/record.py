@@ -5,7 +5,9 @@ This docstring is the format's reference.
 History
 -------
 ``gpuassay.record/1``
-    The first format, described below.
+    The first format.
+``gpuassay.record/2``
+    Adds the line kind ``audit``; described below.
 
 A reader refuses a newer format and reads every older one.  A change that old readers would
 misread (a new line kind, a new required field, another unit) gets a new number and an entry here.
@@ -22,7 +24,7 @@ in which things happened.  Keys beyond those listed may occur in any line and ar
 Lines, "or null" where a value may be absent:
 
 ``run``
-    ``schema`` "gpuassay.record/1"; ``run_id`` text; ``started`` ISO 8601 in UTC; ``instrument``
+    ``schema`` "gpuassay.record/2"; ``run_id`` text; ``started`` ISO 8601 in UTC; ``instrument``
     "gpuassay <version>", or "prototype instrument" for imported figures; ``samples`` "kept" or
     "not kept" (then the figures stand in ``median`` lines); ``profile`` text or null;
     ``program`` {"version": text, "commit": text or null}; ``host`` {"python", "platform",
@@ -63,6 +65,12 @@ Lines, "or null" where a value may be absent:
     (1 or 0).
 ``finding``
     ``code``; ``severity`` "info", "warning" or "error"; ``metric`` text or null; ``text``.
+``audit``
+    One row of the honesty audit (`gpuassay.audit`).  ``check``; ``verdict`` "consistent",
+    "inconsistent", "not tested", "not observable", "not permitted" or "not supported"; ``claim``
+    and ``measured`` of any kind or null; ``expanded_uncertainty`` number or null and ``unit`` text
+    or null, of both; ``text``: what was touched and what a disagreement would mean; ``details``
+    object.
 ``end``
     ``finished`` ISO 8601 in UTC; ``status`` "complete" or "failed"; ``lines``: how many lines
     stand before this one; ``sha256``: hex digest of all bytes before this line.
@@ -93,6 +101,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 __all__ = [
+    "AUDIT_WORDS",
     "MAX_BYTES",
     "ROUND_COLUMNS",
     "SCHEMA",
@@ -108,12 +117,15 @@ __all__ = [
     "utc_now",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = f"gpuassay.record/{SCHEMA_VERSION}"
 MAX_BYTES = 1_000_000_000
 """Larger files are refused: a full run is a few MB, so a larger file is some other thing."""
 
 _RESTORE = "measure again or restore it from a copy"
+
+AUDIT_WORDS = ("consistent", "inconsistent", "not tested", "not observable", "not permitted", "not supported")
+"""The verdicts of an ``audit`` line."""
 
 # What a field must hold: a name from _HOLDS (a trailing "?" also admits null), or the texts
 # allowed.  One table serves writer and reader, so that no record is written that cannot be read.
@@ -166,6 +178,16 @@ _FIELDS: dict[str, dict[str, _Need]] = {
         "severity": ("info", "warning", "error"),
         "metric": "text?",
         "text": "text",
+    },
+    "audit": {
+        "check": "text",
+        "verdict": AUDIT_WORDS,
+        "claim": "any",
+        "measured": "any",
+        "expanded_uncertainty": "number?",
+        "unit": "text?",
+        "text": "text",
+        "details": "object",
     },
     "end": {
         "finished": "text",
@@ -499,7 +521,7 @@ class Record:
         run: the ``run`` line.
         claims: quantity -> value; where several sources claim a quantity, the first one's.
         claim_rows: every claim as {"quantity", "value", "unit", "source"}, in file order.
-        kernels, findings, not_measured, medians: those lines, in file order.
+        kernels, findings, not_measured, medians, audit: those lines, in file order.
         complete: whether the run ended as it should: an end mark is there and says "complete".
         problem: why it is not complete, one sentence; None where it is.
     """
@@ -512,6 +534,7 @@ class Record:
     findings: list[dict[str, Any]] = field(default_factory=list)
     not_measured: list[dict[str, Any]] = field(default_factory=list)
     medians: list[dict[str, Any]] = field(default_factory=list)
+    audit: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
     problem: str | None = None
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -711,4 +734,5 @@ def _file_line(record: Record, kind: str, line: dict[str, Any]) -> None:
         "not_measured": record.not_measured,
         "telemetry": record._telemetry,
         "finding": record.findings,
+        "audit": record.audit,
     }[kind].append(line)

@@ -72,6 +72,11 @@ def judgement(result: Judgement) -> RenderableType:
             Text("Findings", style="bold"),
             _pairs([(f"{f.severity}: {f.code}", f.text) for f in result.findings]),
         ]
+    if result.audit:
+        from .audit.show import table
+
+        title = "What the device says of itself (gpuassay audit)"
+        parts += ["", Text(title, style="bold"), table(result.audit, untested=False)]
     others = [(v.metric, said) for v in result.verdicts if (said := _acceptance(result, v))]
     if others:
         parts += ["", Text("What NVIDIA's own acceptance line would have said", style="bold"), _pairs(others)]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, calibration, hierarchy, measured, sustained
+from . import agreement, audit, calibration, hierarchy, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -63,6 +63,7 @@ class Judgement:
     source: str = ""  # where the figures come from, where there is no record
     variants: tuple[Variant, ...] = ()  # curves and other data: shown, judged by no sheet
     hierarchy: hierarchy.Hierarchy | None = None  # sizes of L1, L2 and TLB reach, found by curves
+    audit: tuple[audit.Row, ...] = ()  # what the device says of itself against what was measured; no sheet needed
 
     @property
     def multiplicity(self) -> Multiplicity:
@@ -106,6 +107,7 @@ class Judgement:
             },
             "variants": [asdict(variant) for variant in self.variants],
             "hierarchy": asdict(self.hierarchy) if self.hierarchy else None,
+            "audit": [row.line() for row in self.audit],
         }
         return {key: _finite(value) for key, value in document.items()}
 
@@ -149,6 +151,7 @@ def judge(
     found_sizes = hierarchy.of_record(record, sheet)
     findings += hierarchy.findings(found_sizes, record)
     beside = {"choice": tuple(choice), "record": record, "variants": curves, "hierarchy": found_sizes}
+    beside |= {"audit": tuple(audit.of_record(record))}
     return conclude(part, sheet, verdicts, findings, rule, **beside)
 
 

@@ -21,6 +21,15 @@ PROFILES = {
     "quick": "the headline metrics, under a minute",
     "standard": "every metric, under four minutes",
     "full": "and sustained rates, power and energy, about seven minutes",
+    "audit": "the headline metrics and the honesty audit, about fifteen minutes",
+}
+
+# By markers of the suites.
+SELECTED = {
+    "quick": "quick",
+    "standard": "not full and not thorough",
+    "full": "not thorough",
+    "audit": "quick or audit",
 }
 
 
@@ -70,7 +79,9 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
         f"--gpuassay-profile={profile}",
         f"--gpuassay-run-id={run_id}",
         "-m",
-        {"quick": "quick", "standard": "not full", "full": ""}[profile],
+        {"quick": "quick", "standard": "not full and not audit", "full": "not audit", "audit": "quick or audit"}[
+            profile
+        ],
         *pytest_arguments,
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}

@@ -56,6 +56,14 @@ def compile_kernel(kernel: Kernel, architecture: str) -> MachineCode:
 
 
 def _nvrtc(kernel: Kernel, architecture: str) -> MachineCode:
+    return compile_source(kernel.source, kernel.symbol, architecture, kernel.prelude)
+
+
+def compile_source(source: str, symbol: str, architecture: str, prelude: str = "") -> MachineCode:
+    """One kernel of a CUDA C++ source in this folder that declares no rate; `prelude` goes before the text.
+
+    Raises CompileError where the source does not compile, ImportError where the toolchain is not installed.
+    """
     from cuda.bindings import nvrtc
     from cuda.core import Program, ProgramOptions
 
@@ -66,16 +74,16 @@ def _nvrtc(kernel: Kernel, architecture: str) -> MachineCode:
             std="c++17",
             include_path=str(folder),
             ptxas_options=["-v"],
-            define_macro=("KERNEL", kernel.symbol),  # a source of several kernels defines only this one
-            name=kernel.source,
+            define_macro=("KERNEL", symbol),  # a source of several kernels defines only this one
+            name=source,
         )
-        text = files(__package__).joinpath(kernel.source).read_text(encoding="utf-8")
-        text = f'{kernel.prelude}#line 1 "{kernel.source}"\n{text}' if kernel.macros else text
+        text = files(__package__).joinpath(source).read_text(encoding="utf-8")
+        text = f'{prelude}#line 1 "{source}"\n{text}' if prelude else text
         try:
             code = Program(text, "c++", options).compile("cubin", logs=log)
         except Exception as error:  # cuda-core raises its own NVRTCError, which is not public API
             message = str(error).rstrip("\n\0")  # NVRTC's log ends as a C string
-            raise CompileError(f"{kernel.source} for {architecture}: {message}") from error
+            raise CompileError(f"{source} for {architecture}: {message}") from error
     _, major, minor = nvrtc.nvrtcVersion()
     return MachineCode(bytes(code.code), f"NVRTC {major}.{minor}", log.getvalue())
 

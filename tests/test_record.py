@@ -82,6 +82,8 @@ def write_good(path: Path) -> Path:
         writer.write("median", metric="tensor.bf16", toolchain=None, value=7e14, unit="FLOP/s", n=5)
         writer.write("not_measured", metric="nvlink.peer", reason="one GPU only")
         writer.write("finding", code="x", severity="info", metric=None, text="A finding.")
+        row = {"check": "count.sm", "verdict": "consistent", "claim": 132, "measured": 132, "unit": "1"}
+        writer.write("audit", **row, expanded_uncertainty=0.0, text="Distinct %smid.", details={})
     return path
 
 
@@ -126,7 +128,7 @@ def test_everything_written_is_read_back(good: Path) -> None:
     assert read.complete
     assert read.problem is None
     assert read.path == good
-    assert read.run == {"kind": "run", "schema": "gpuassay.record/1", **RUN}
+    assert read.run == {"kind": "run", "schema": record.SCHEMA, **RUN}
     assert read.claims == {"count.sm": 132, "name": "NVIDIA H100 \u2122"}
     assert [row["value"] for row in read.claim_rows] == [132, "NVIDIA H100 \u2122", 131]
     assert read.kernels == [{"kind": "kernel", **KERNEL}]
@@ -445,10 +447,10 @@ def test_a_file_that_is_not_utf8(tmp_path: Path, good: Path) -> None:
 
 
 def test_a_newer_record(good: Path) -> None:
-    good.write_bytes(good.read_bytes().replace(b"record/1", b"record/2"))
+    good.write_bytes(good.read_bytes().replace(b"record/2", b"record/3"))
     text = refusal(good)
-    assert "version 2" in text
-    assert "up to version 1" in text
+    assert "version 3" in text
+    assert "up to version 2" in text
     assert "update gpuassay" in text
 
 

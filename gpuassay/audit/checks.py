@@ -1,0 +1,126 @@
+"""The checks that need a GPU, as the suites run them: each takes the device and gives rows, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import Row
+
+if TYPE_CHECKING:
+    from ..cuda import CudaDevice
+
+SEED = 20261124  # of the limiter hunt's design; printed with its result
+
+
+def fingerprint(device: CudaDevice, _: Path | None) -> list[Row]:
+    """How the tensor cores add."""
+    from . import fingerprint_run
+
+    return [fingerprint_run.run(device.compute_capability)]
+
+
+def capacity(device: CudaDevice, _: Path | None) -> list[Row]:
+    """All free memory, filled before it is verified; error counters around it."""
+    from . import memory_run
+
+    with _nvml(device) as (nvml, handle):
+        return memory_run.run(device.compute_capability, nvml, handle)
+
+
+def residue(device: CudaDevice, _: Path | None) -> list[Row]:
+    """Our own marker in memory that another of our processes gave back."""
+    import cupy
+
+    from . import residue as module
+
+    cupy.get_default_memory_pool().free_all_blocks()
+    with device.sensors() as sensors:
+        seen = sensors.read()
+    listed: Any = seen["other_processes"]
+    # In a container this process looks like another one.
+    others = None if listed is None else max(0, int(listed) - int(seen["own_process_listed"] == 0))
+    return module.run(int(cupy.cuda.Device().id), others)
+
+
+def determinism(device: CudaDevice, _: Path | None) -> list[Row]:
+    """The same work again and again, bit by bit, on every SM."""
+    from . import determinism as module
+
+    return module.run(device)
+
+
+def limiters(device: CudaDevice, _: Path | None) -> list[Row]:
+    """Limits that act on some work only."""
+    from . import limiter_run
+
+    return [limiter_run.run(device, SEED)]
+
+
+def host(device: CudaDevice, record: Path | None) -> list[Row]:
+    """Facts about driver, files, agents and engines, and evidence where a verifier is installed."""
+    from . import host as module
+
+    evidence = None if record is None else record.with_suffix(".evidence.json")
+    with _nvml(device) as (nvml, handle):
+        return [*module.rows(nvml=nvml, handle=handle), _properties(), module.attestation(evidence)]
+
+
+PROPERTIES = (
+    "asyncEngineCount",
+    "concurrentKernels",
+    "cooperativeLaunch",
+    "ECCEnabled",
+    "managedMemory",
+    "multiGpuBoardGroupID",
+    "persistingL2CacheMaxSize",
+    "sharedMemPerMultiprocessor",
+    "sharedMemPerBlockOptin",
+    "regsPerMultiprocessor",
+    "maxThreadsPerMultiProcessor",
+)
+
+
+def _properties() -> Row:
+    """What cudaGetDeviceProperties claims of engines and features."""
+    import cupy
+
+    given = cupy.cuda.runtime.getDeviceProperties(int(cupy.cuda.Device().id))
+    found = {name: int(given[name]) for name in PROPERTIES if name in given}
+    text = "cudaGetDeviceProperties said so; nothing here checks it."
+    return Row("CUDA properties", "not observable", text, len(found), unit="1", details=found)
+
+
+CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {"fingerprint": fingerprint, "host": host}
+"""Seconds; part of the profile standard."""
+THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
+    "residue": residue,
+    "determinism": determinism,
+    "limiters": limiters,
+    "capacity": capacity,
+}
+"""Minutes; part of the profile audit only. Memory last: an uncorrectable error there ends the CUDA context."""
+
+
+def guarded(name: str, device: CudaDevice, record: Path | None) -> list[Row]:
+    """The rows of one check; one row `not tested` where it fails on its own."""
+    check = (CHEAP | THOROUGH)[name]
+    try:
+        return check(device, record)
+    except Exception as error:  # a check that breaks must cost neither the other checks nor the record
+        return [Row(name, "not tested", f"The check failed with {type(error).__name__}: {str(error)[:300]}.")]
+
+
+@contextlib.contextmanager
+def _nvml(device: CudaDevice) -> Iterator[tuple[Any, Any]]:
+    """NVML and its handle of `device`."""
+    from ..claims import open_nvml
+
+    nvml = open_nvml()
+    try:
+        yield nvml, nvml.nvmlDeviceGetHandleByIndex(device.nvml_index)
+    finally:
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()

@@ -1,0 +1,184 @@
+"""What stands on the host: driver, firmware files, agents, engines, attestation. Facts for the report, no verdicts.
+
+Every look is guarded: what this user may not see is `not permitted`, with its name. No network is contacted, nothing is
+written but the evidence file that a verifier gives.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from . import Row, Word
+
+VERSION_FILE = "proc/driver/nvidia/version"
+DRIVER_FILES = (
+    "usr/lib/*/libcuda.so.*.*",
+    "usr/lib64/libcuda.so.*.*",
+    "usr/lib/*/libnvidia-ml.so.*.*",
+    "usr/lib64/libnvidia-ml.so.*.*",
+    "lib/modules/*/*/nvidia.ko*",
+    "lib/modules/*/*/*/*/nvidia.ko*",
+)
+FIRMWARE_FILES = ("lib/firmware/nvidia/*/gsp*.bin",)
+# Programs of the vendor that report or manage GPUs, as /proc shows them (15 characters at most).
+AGENTS = ("nv-hostengine", "fleetint", "fleetintd", "nvidia-persiste", "nv-fabricmanage", "nvidia-smi", "dcgm-exporter")
+TIMEOUT_S = 60
+Command = Callable[[list[str]], str]
+
+
+def rows(root: Path = Path("/"), command: Command | None = None, nvml: Any = None, handle: Any = None) -> list[Row]:
+    """Every fact; `root` and `command` are for tests."""
+    command = command or _command
+    found = [_flavour(root), _signature(command), _agents(root)]
+    found += [_files("driver files", root, DRIVER_FILES), _files("GSP firmware files", root, FIRMWARE_FILES)]
+    return found + (engines(nvml, handle) if nvml else [])
+
+
+def _fact(check: str, value: Any, text: str, details: dict[str, Any] | None = None) -> Row:
+    return Row(check, "not observable", text, value, details=details or {})
+
+
+def _refused(check: str, call: str, error: Exception | str, word: Word = "not supported") -> Row:
+    if isinstance(error, PermissionError) or "ermission" in str(error):
+        word = "not permitted"
+    return Row(check, word, f"{call}: {error}.")
+
+
+def flavour(version: str) -> str:
+    """ "open" or "proprietary", from the text of /proc/driver/nvidia/version; "unknown" where it says neither."""
+    first = version.partition("\n")[0]
+    if not first.startswith("NVRM version:"):
+        return "unknown"
+    return "open" if "Open Kernel Module" in first else "proprietary"
+
+
+def _flavour(root: Path) -> Row:
+    try:
+        text = (root / VERSION_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return _refused("driver flavour", f"/{VERSION_FILE}", error.strerror or "unreadable")
+    said = f"/{VERSION_FILE} was read: what is loaded, not what it does."
+    return _fact("driver flavour", flavour(text), said, {"version": text.partition("\n")[0][:200]})
+
+
+def _signature(command: Command) -> Row:
+    try:
+        found = {name: command(["modinfo", "-F", name, "nvidia"]).strip() for name in ("signer", "version", "license")}
+    except (OSError, subprocess.SubprocessError) as error:
+        return _refused("module signature", "modinfo nvidia", error)
+    said = "modinfo read the installed module's file; the loaded one may be another."
+    return _fact("module signature", found["signer"] or "unsigned", said, found)
+
+
+def _files(check: str, root: Path, patterns: Iterable[str]) -> Row:
+    hashes: dict[str, str] = {}
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern) if not path.is_symlink()}):
+        try:
+            with path.open("rb") as file:
+                digest = sha256()
+                while block := file.read(2**20):
+                    digest.update(block)
+            hashes["/" + str(path.relative_to(root))] = digest.hexdigest()
+        except OSError as error:
+            hashes["/" + str(path.relative_to(root))] = f"not permitted: {error.strerror}"
+    if not hashes:
+        return Row(check, "not tested", "None was found in the usual places; a container may hide the host's files.")
+    said = "SHA-256 of what is installed here; it does not show what runs inside the chip."
+    return _fact(check, len(hashes), said, {"sha256": hashes})
+
+
+def _agents(root: Path) -> Row:
+    names = []
+    for path in root.glob("proc/[0-9]*/comm"):
+        try:
+            name = path.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            continue  # it ended, or belongs to someone whom this user may not look at
+        if name in AGENTS:
+            names.append(name)
+    said = (
+        "Process names that this user may see; a container hides the host's, and sockets of others show to root only."
+    )
+    return _fact("vendor agents", ", ".join(sorted(set(names))) or "none seen", said, {"agents": sorted(names)})
+
+
+# -- what the driver says of the part -------------------------------------------------------------------------
+
+
+def engines(nvml: Any, handle: Any) -> list[Row]:
+    """Engine counts and confidential computing, by calls that may not be supported."""
+    asked: tuple[tuple[str, str, tuple[Any, ...], Callable[[Any], Any]], ...] = (
+        ("engines", "nvmlDeviceGetGpuInstanceProfileInfo", (handle, 0), _profile),
+        ("encoder capacity", "nvmlDeviceGetEncoderCapacity", (handle, 0), int),
+        ("confidential computing capability", "nvmlSystemGetConfComputeCapabilities", (), _fields),
+        ("confidential computing state", "nvmlSystemGetConfComputeState", (), _fields),
+        ("inforom.version", "nvmlDeviceGetInforomImageVersion", (handle,), str),
+        ("gsp.version", "nvmlDeviceGetGspFirmwareVersion", (handle,), str),
+    )
+    found = []
+    for check, call, arguments, convert in asked:
+        try:
+            value = convert(getattr(nvml, call)(*arguments))
+        except (nvml.NVMLError, AttributeError, TypeError) as error:
+            found.append(_refused(check, call, error))
+            continue
+        details = value if isinstance(value, dict) else {}
+        shown = ", ".join(f"{name} {item}" for name, item in value.items()) if details else value
+        found.append(_fact(check, shown, f"{call} said so; nothing here can check it.", details))
+    return found
+
+
+def _profile(info: Any) -> dict[str, int]:
+    names = ("multiprocessorCount", "copyEngineCount", "decoderCount", "encoderCount", "jpegCount", "ofaCount")
+    return {name: int(getattr(info, name)) for name in names}
+
+
+def _fields(structure: Any) -> dict[str, int]:
+    fields = getattr(structure, "_fields_", ())
+    return {name: int(value) for name, _ in fields if isinstance(value := getattr(structure, name), int)}
+
+
+# -- attestation ----------------------------------------------------------------------------------------------
+
+
+def attestation(evidence_file: Path | None = None, command: Command | None = None, found: str | None = None) -> Row:
+    """Evidence with a nonce of our own, by NVIDIA's `nvattest` where it is installed; never a failure of the part.
+
+    The evidence goes to `evidence_file` (a new file); the row has its SHA-256 only, since certificates identify a
+    board. Appraising it asks servers of the vendor, so that is left to whoever holds the file.
+    """
+    check = "attestation"
+    program = found or shutil.which("nvattest")
+    needs = "It needs confidential-computing mode, in a virtual machine with TDX or SEV-SNP, or Blackwell and root."
+    if program is None:
+        return Row(check, "not tested", f"No verifier is installed (nvattest). {needs}")
+    nonce = secrets.token_hex(32)
+    try:
+        text = (command or _command)([program, "collect-evidence", "--device", "gpu", "--nonce", nonce])
+        document = json.loads(text)
+        architectures = [str(item.get("arch"))[:40] for item in document["evidences"]]
+        if evidence_file is not None:
+            with evidence_file.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Row(check, "not supported", f"nvattest collect-evidence gave no evidence ({error}). {needs}")
+    said = (
+        "Evidence was collected with our nonce and not appraised: that asks the vendor's servers. Its certificates "
+        "name a die family, not a product, and speak for the vendor's signature, not for the vendor."
+    )
+    details = {"nonce": nonce, "sha256": sha256(text.encode()).hexdigest(), "architectures": architectures}
+    return Row(check, "not observable", said, ", ".join(architectures), details=details)
+
+
+def _command(arguments: list[str]) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode:
+        raise subprocess.SubprocessError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1][:200])
+    return done.stdout

@@ -1,0 +1,275 @@
+"""The hunt for limits that act only on some work: in time, by data, by the number of SMs, by duty.
+
+There is a precedent: GeForce LHR (2021) halved the speed of one algorithm after a minute or two, at the same clock and
+without a reason bit. Trials differ in metric, data, SMs, duty and duration, and run twice in two seeded random orders;
+what is reported was there both times.
+
+- Within a trial: steps in the rate per clock, and in the clock. The series are averaged in blocks and whitened by an
+  AR(1) estimate first: change points of correlated noise are false alarms by the dozen.
+- Between trials: a rate per clock and SM that differs from the metric's plain trial.
+
+A clock that fell with a reason bit is explained. A clock that fell without one, or fewer operations at the same clock,
+is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import Row, Word
+
+BLOCKS = 120  # at most so many averages make a series
+FEWEST = 20  # a shorter series says nothing of steps
+SMALLEST_SEGMENT = 5
+PENALTY = 6.0  # times ln n and the variance; 4 gave no false alarm in 200 series, and a hunt looks at more
+FLOOR = 0.01  # smaller changes of a rate per clock are not reported: it may depend on data and warmth a little
+CLOCK_FLOOR = 0.03  # ... nor of the clock: boost clocks move by a bin or two (15 MHz each) without a reason bit
+SPREADS = 5.0  # ... nor those within so many standard deviations of repeated trials
+IDLE = 0x001
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One piece of work: `data` as device.Data, `sms` and `duty` as shares, durations in s."""
+
+    metric: str
+    data: str = "random"
+    sms: float = 1.0
+    duty: float = 1.0
+    duration_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """A trial's rounds: seconds since its start, work per clock and SM, SM clock in Hz, NVML's reason bits (0 where
+    none, -1 where not given)."""
+
+    time_s: NDArray[np.float64]
+    per_clock: NDArray[np.float64]
+    clock_hz: NDArray[np.float64]
+    reasons: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change at `time_s` by the relative size `size` (-0.5: to half)."""
+
+    time_s: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Something that both passes showed. `kind`: "fewer operations" (same clock), "clock, no reason", "clock, with
+    reason" and "clock, reasons not given" (neither suspicious), "differs" (between trials)."""
+
+    kind: str
+    trial: Trial
+    size: float
+    time_s: float | None
+    text: str
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether nothing explains it."""
+        return self.kind not in ("clock, with reason", "clock, reasons not given")
+
+
+@dataclass
+class Hunt:
+    """What the hunt found, and the smallest relative step that it would have found in the middle of a trial."""
+
+    trials: int
+    found: list[Suspicion] = field(default_factory=list)
+    detection_limit: float | None = None
+    smallest_difference: float = FLOOR
+
+
+def design(seed: int, metrics: Sequence[str], long_s: float = 100.0, combinations: int = 3) -> list[Trial]:
+    """Per metric the plain trial, every factor's other levels alone, some random combinations, and a long one; order
+    and combinations follow from the seed."""
+    rng = np.random.default_rng(seed)
+    levels: dict[str, tuple[Any, ...]] = {
+        "data": ("random", "one value", "zeros"),
+        "sms": (1.0, 0.5, 0.1),
+        "duty": (1.0, 0.5),
+        "duration_s": (2.0, 0.5),
+    }
+    found: list[Trial] = []
+    for metric in metrics:
+        found.append(Trial(metric))
+        found += [Trial(metric, **{name: level}) for name, values in levels.items() for level in values[1:]]
+        for _ in range(combinations):
+            found.append(Trial(metric, **{name: v[int(rng.integers(len(v)))] for name, v in levels.items()}))
+        if long_s:
+            found.append(Trial(metric, duration_s=long_s))
+    unique = list(dict.fromkeys(found))
+    return [unique[i] for i in rng.permutation(len(unique))]
+
+
+def hunt(trials: Sequence[Trial], observe: Callable[[Trial], Series], seed: int) -> Hunt:
+    """Runs every trial twice, in two orders, and reports what both passes show."""
+    rng = np.random.default_rng(seed)
+    passes: list[dict[Trial, Series]] = []
+    for _ in range(2):
+        passes.append({trials[i]: observe(trials[i]) for i in rng.permutation(len(trials))})
+    result = Hunt(2 * len(trials))
+    limits = []
+    for trial in trials:
+        both = (passes[0][trial], passes[1][trial])
+        result.found += _within(trial, *both)
+        limits += [limit for series in both if (limit := detection_limit(series.per_clock)) is not None]
+    result.detection_limit = max(FLOOR, *limits) if limits else None
+    differences, result.smallest_difference = _between(trials, passes)
+    result.found += differences
+    return result
+
+
+# -- within a trial -------------------------------------------------------------------------------------------
+
+
+def _within(trial: Trial, first: Series, second: Series) -> list[Suspicion]:
+    found = []
+    near_s = max(0.1 * trial.duration_s, 2 * trial.duration_s / BLOCKS)
+    for name, floor in (("per_clock", FLOOR), ("clock_hz", CLOCK_FLOOR)):
+        again = steps(second.time_s, getattr(second, name))
+        for step in steps(first.time_s, getattr(first, name)):
+            if abs(step.size) < floor:
+                continue
+            if not any(abs(s.time_s - step.time_s) <= near_s and 0.5 < s.size / step.size < 2 for s in again):
+                continue
+            found.append(_judged(trial, name, step, (first, second)))
+    return found
+
+
+def _judged(trial: Trial, name: str, step: Step, both: Sequence[Series]) -> Suspicion:
+    where = f"{trial.metric}, {step.size:+.1%} after {step.time_s:.1f} s"
+    if name == "per_clock":
+        text = f"{where}: other work per clock at the same clock; no reason bit speaks of that"
+        return Suspicion("fewer operations", trial, step.size, step.time_s, text)
+    low = [s.time_s >= step.time_s if step.size < 0 else s.time_s < step.time_s for s in both]
+    masks = np.concatenate([s.reasons[where_low] for s, where_low in zip(both, low, strict=True)])
+    if not (masks >= 0).any():
+        text = f"{where}: the clock moved; the driver gives no reasons (nvmlDeviceGetCurrentClocksEventReasons)"
+        return Suspicion("clock, reasons not given", trial, step.size, step.time_s, text)
+    masks = masks[masks >= 0]
+    explained = float(np.mean((masks & ~IDLE) > 0)) > 0.5
+    if explained:
+        text = f"{where}: the clock moved, and reason bits {int(np.bitwise_or.reduce(masks)):#x} say why"
+        return Suspicion("clock, with reason", trial, step.size, step.time_s, text)
+    return Suspicion("clock, no reason", trial, step.size, step.time_s, f"{where}: the clock moved, no reason bit")
+
+
+def steps(time_s: NDArray[np.float64], values: NDArray[np.float64]) -> list[Step]:
+    """Change points of one series, by ruptures on whitened block averages; none in a series too short."""
+    blocks = _averages(values)
+    if len(blocks) < FEWEST:
+        return []
+    import ruptures
+
+    white, _, sigma = whitened(np.log(blocks))
+    if sigma == 0:
+        sigma = 1e-9
+    penalty = PENALTY * np.log(len(white)) * sigma**2
+    search = ruptures.KernelCPD(kernel="linear", min_size=SMALLEST_SEGMENT).fit(white.reshape(-1, 1))
+    ends = [0, *search.predict(pen=penalty)]
+    times = _averages(time_s, len(blocks))
+    found = []
+    for before, at, after in zip(ends, ends[1:], ends[2:], strict=False):
+        # The blocks themselves say how large: whitening scales a step by 1 - phi.
+        size = float(np.median(blocks[at + 1 : after + 1]) / np.median(blocks[before : at + 1]) - 1)
+        found.append(Step(float(times[min(at + 1, len(times) - 1)]), size))
+    return found
+
+
+def whitened(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
+    """x[t] - phi x[t-1], the AR(1) coefficient phi, and the standard deviation of what is left.
+
+    phi comes from the lag-1 autocorrelation r of the differences, which is -(1 - phi) / 2 for AR(1): a step is one
+    outlier among differences, and is cut there, while it would feign phi = 1 in the series itself.
+    """
+    d = np.diff(x)
+    spread = 1.4826 * float(np.median(np.abs(d - np.median(d)))) or float(np.std(d))
+    cut = np.clip(d, -3 * spread, 3 * spread)
+    power = float(np.mean(cut**2))
+    r = float(np.mean(cut[1:] * cut[:-1])) / power if power else -0.5
+    phi = float(np.clip(1 + 2 * r, 0.0, 0.95))
+    white = x[1:] - phi * x[:-1]
+    e = np.diff(white)
+    sigma = 1.4826 * float(np.median(np.abs(e - np.median(e)))) / 2**0.5
+    return white, phi, sigma
+
+
+def detection_limit(values: NDArray[np.float64]) -> float | None:
+    """The relative step in the middle of this series that would be found in about 95 of 100 trials."""
+    blocks = _averages(values)
+    if len(blocks) < FEWEST:
+        return None
+    white, phi, sigma = whitened(np.log(blocks))
+    n = len(white)
+    return float((np.sqrt(PENALTY * np.log(n)) + 1.645) * sigma * 2 / np.sqrt(n) / (1 - phi))
+
+
+def _averages(values: NDArray[np.float64], count: int = BLOCKS) -> NDArray[np.float64]:
+    return np.array([part.mean() for part in np.array_split(values, min(count, len(values)))])
+
+
+# -- between trials -------------------------------------------------------------------------------------------
+
+
+def _between(trials: Sequence[Trial], passes: Sequence[dict[Trial, Series]]) -> tuple[list[Suspicion], float]:
+    """Trials whose rate per clock and SM differs from their metric's plain one, in both passes."""
+    middle = {t: [float(np.median(taken[t].per_clock)) for taken in passes] for t in trials}
+    again = np.array([np.log(b / a) for a, b in middle.values()])
+    spread = 1.4826 * float(np.median(np.abs(again)))  # of a difference of two trials
+    smallest = max(FLOOR, SPREADS * spread)
+    found = []
+    for trial, both in middle.items():
+        plain = middle.get(Trial(trial.metric))
+        if plain is None or trial == Trial(trial.metric):
+            continue
+        sizes = [value / other - 1 for value, other in zip(both, plain, strict=True)]
+        if min(map(abs, sizes)) > smallest and sizes[0] * sizes[1] > 0:
+            size = float(np.mean(sizes))
+            text = f"{trial.metric} ({factors(trial)}): {size:+.1%} per clock and SM beside the plain trial"
+            found.append(Suspicion("differs", trial, size, None, text))
+    return found, smallest
+
+
+def factors(trial: Trial) -> str:
+    """What is not plain about a trial, in words."""
+    plain = Trial(trial.metric)
+    said = {
+        "data": trial.data,
+        "sms": f"{trial.sms:.0%} of the SMs",
+        "duty": f"duty {trial.duty:.0%}",
+        "duration_s": f"{trial.duration_s:g} s",
+    }
+    return ", ".join(words for name, words in said.items() if getattr(trial, name) != getattr(plain, name)) or "plain"
+
+
+def row(result: Hunt, seed: int) -> Row:
+    """The audit's row: every suspicion, and what would not have been seen."""
+    suspicious = [s for s in result.found if s.suspicious]
+    limit = "unknown" if result.detection_limit is None else f"{result.detection_limit:.2%}"
+    text = (
+        f"{result.trials} trials, design seed {seed}; a step in the middle of a trial shows from {limit} on, a "
+        f"difference between trials from {result.smallest_difference:.1%}. "
+    )
+    said = [s.text for s in (suspicious or result.found)]
+    text += "; ".join(said) + "." if said else "Work, data, time and SMs that were not tried remain unknown."
+    details = {
+        "seed": seed,
+        "trials": result.trials,
+        "detection_limit": result.detection_limit,
+        "found": [{"kind": s.kind, "text": s.text, "size": s.size, "time_s": s.time_s} for s in result.found],
+    }
+    verdict: Word = (
+        "inconsistent" if suspicious else "consistent" if result.detection_limit is not None else "not tested"
+    )
+    return Row("limiters", verdict, text, 0, len(suspicious), 0.0, "1", details)

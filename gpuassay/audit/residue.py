@@ -1,0 +1,119 @@
+"""Does memory that one process gave back still hold its data when another process gets it?
+
+A process of this program fills all free memory, and shared memory, with a marker drawn for this run, and ends; a second
+one looks for that marker in memory fresh from the driver. Only counts leave the device: of marker words, and of words
+that are not zero. Nobody else's data is read out, and nothing is done while another compute process is there.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import Row, Word
+
+SOURCE = "audit_residue.cu"
+KINDS = {
+    f"{act}_{place}": (act == "plant", place == "shared") for act in ("plant", "seek") for place in ("all", "shared")
+}
+TIMEOUT_S = 120
+THREADS = 256
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Words equal to the marker, words that are not zero, words looked at."""
+
+    markers: int
+    not_zero: int
+    words: int
+
+
+def prelude(kind: str) -> str:
+    """The macros of audit_residue.cu."""
+    plant, shared = KINDS[kind]
+    return f"#define PLANT {int(plant)}\n#define SHARED {int(shared)}\n"
+
+
+def row(place: str, counts: Counts) -> Row:
+    """The row of one kind of memory."""
+    share = counts.not_zero / max(counts.words, 1)
+    word: Word = "not tested" if not counts.words else "inconsistent" if counts.markers else "consistent"
+    text = (
+        f"A process filled it with a marker and ended, a second one looked at {counts.words} words fresh from the "
+        f"driver: {counts.markers} held the marker, {share:.2%} were not zero. Marker words mean that data outlives "
+        "the process that wrote it; none is no promise for other memory or other times."
+    )
+    details = {"not_zero_words": counts.not_zero, "words": counts.words}
+    return Row(f"residue {place}", word, text, 0, counts.markers, 0.0, "1", details)
+
+
+def run(device: int, others: int | None, child: Callable[[str, int, int], dict[str, Any]] | None = None) -> list[Row]:
+    """Plants and seeks on CUDA device `device`; `others`: compute processes besides this one, None where unknown."""
+    names = ("residue global memory", "residue shared memory")
+    if others is None:
+        why = "nvmlDeviceGetComputeRunningProcesses gave no list, and this is done only where no other process is."
+        return [Row(name, "not supported", why) for name in names]
+    if others:
+        why = f"{others} other compute process(es) on this GPU: their data must not be touched. Stop them first."
+        return [Row(name, "not tested", why) for name in names]
+    child = child or _child
+    marker = secrets.randbits(62) | 1
+    try:
+        child("plant", device, marker)
+        found = child("seek", device, marker)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return [Row(name, "not tested", f"A process for it failed: {error}.") for name in names]
+    rows = [row("global memory", Counts(*found["global"])), row("shared memory", Counts(*found["shared"]))]
+    text = "A compiler gives no way to read registers or local memory before they are written."
+    return [*rows, Row("residue registers", "not observable", text)]
+
+
+def _child(act: str, device: int, marker: int) -> dict[str, Any]:
+    """A process of its own, which ends before this returns. Raises SubprocessError, ValueError."""
+    command = [sys.executable, "-P", "-m", "gpuassay.audit.residue", act, str(device), str(marker)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode:
+        raise ValueError((done.stderr.strip().splitlines() or ["it printed nothing"])[-1])
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _work(act: str, device: int, marker: int) -> dict[str, list[int]]:
+    """What one of the two processes does, on the device."""
+    import cupy
+
+    from .launch import load
+    from .memory_run import BLOCKS, allocate
+
+    cupy.cuda.Device(device).use()
+    properties = cupy.cuda.runtime.getDeviceProperties(device)
+    capability = f"{properties['major']}.{properties['minor']}"
+    kernels = {
+        place: load(SOURCE, f"{act}_{place}", capability, prelude(f"{act}_{place}")) for place in ("all", "shared")
+    }
+    found = {place: cupy.zeros(3, dtype=np.uint64) for place in kernels}
+    # Shared memory first: every kernel that runs before may leave something there.
+    blocks = 8 * int(properties["multiProcessorCount"])
+    kernels["shared"]((blocks,), (THREADS,), (np.uint64(0), np.uint64(0), np.uint64(marker), found["shared"]))
+    chunks = allocate()
+    for memory, _, words in chunks:
+        kernels["all"](
+            (BLOCKS,), (THREADS,), (np.uint64(memory.ptr), np.uint64(words), np.uint64(marker), found["all"])
+        )
+    cupy.cuda.runtime.deviceSynchronize()
+    if act == "plant":  # last, so that the next process finds it
+        kernels["shared"]((blocks,), (THREADS,), (np.uint64(0), np.uint64(0), np.uint64(marker), found["shared"]))
+        cupy.cuda.runtime.deviceSynchronize()
+    return {"global": found["all"].get().tolist(), "shared": found["shared"].get().tolist()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -1,0 +1,75 @@
+"""`gpuassay audit`: what the part says of itself, what it hides, what it keeps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from .cli_shared import measure_device
+from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, fail
+
+EXIT_CODES = {"consistent": CONFORMS, "inconsistent": DIFFERS}
+
+
+@click.command()
+@click.argument("record", metavar="[RECORD]", required=False)
+@click.option("--device", type=click.IntRange(min=0), default=0, show_default=True, help="CUDA device, without RECORD.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Directory for the record, without RECORD.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def audit(record: str | None, device: int, out: Path, as_json: bool) -> None:
+    """Hold what a GPU says of itself against what it does.
+
+    With RECORD, what that run shows: names, counts, clocks, power and link against measurements. Without, this
+    machine's GPU is measured with the profile audit (about fifteen minutes): also its memory filled to the last free
+    byte, our own residue sought, work repeated bit by bit, the tensor cores' arithmetic, limits that act on some work
+    only, and facts about the host. Nothing on the GPU is set, and no network is contacted.
+
+    \b
+    gpuassay audit                       # measure GPU 0 and audit it
+    gpuassay audit results/RUN.jsonl     # what an earlier run shows
+    gpuassay audit reference --json
+
+    No answer here proves that a hidden function does not exist; docs/audit.md says what cannot be shown.
+    Exit codes: 0 nothing inconsistent, 1 something inconsistent, 2 bad input, 3 nothing could be tested, 4 no GPU.
+    """
+    from . import record as records
+    from .audit import LIMITS, of_record, overall
+    from .verify import VerifyError, reference_record
+
+    try:
+        if record is None:
+            path = measure_device(device, "audit", out)
+            click.echo(f"Record: {path}", err=True)
+        else:
+            path = reference_record() if record == "reference" else Path(record)
+        taken = records.read(path)
+    except (records.RecordError, VerifyError) as error:
+        fail(str(error))
+    rows = of_record(taken)
+    answer = overall(rows)
+    if as_json:
+        document = {
+            "schema": "gpuassay.audit/1",
+            "record": str(taken.run["run_id"]),
+            "answer": answer,
+            "limits": LIMITS,
+            "rows": [row.line() for row in rows],
+        }
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        from . import report
+        from .audit.show import table
+
+        if taken.problem:
+            click.echo(taken.problem, err=True)
+        report.console().print(table(rows))
+    sys.exit(EXIT_CODES.get(answer, INCONCLUSIVE))

@@ -1,0 +1,106 @@
+"""Facts about the host: what is there, what is refused and by which call, and no verdict of any."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuassay.audit import Row
+from gpuassay.audit.host import attestation, engines, flavour, rows
+
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12\n"
+
+
+def by_check(found: list[Row]) -> dict[str, Row]:
+    return {row.check: row for row in found}
+
+
+def refuse(_: list[str]) -> str:
+    raise FileNotFoundError("modinfo")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    for name, text in {
+        "proc/driver/nvidia/version": OPEN,
+        "proc/12/comm": "nv-hostengine\n",
+        "proc/13/comm": "bash\n",
+        "lib/firmware/nvidia/580.65.06/gsp_ga10x.bin": "firmware",
+        "usr/lib/x86_64-linux-gnu/libcuda.so.580.65.06": "driver",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_facts_of_a_host(host: Path) -> None:
+    found = by_check(rows(host, lambda arguments: f"{arguments[2]} of it\n"))
+    assert found["driver flavour"].claim == "open"
+    assert found["module signature"].claim == "signer of it"
+    assert found["vendor agents"].claim == "nv-hostengine"
+    hashes = found["GSP firmware files"].details["sha256"]
+    assert hashes == {"/lib/firmware/nvidia/580.65.06/gsp_ga10x.bin": sha256(b"firmware").hexdigest()}
+    assert {row.verdict for row in found.values()} == {"not observable"}
+
+
+def test_a_bare_host_passes_nothing(tmp_path: Path) -> None:
+    found = by_check(rows(tmp_path, refuse))
+    assert found["driver flavour"].verdict == "not supported"
+    assert "/proc/driver/nvidia/version" in found["driver flavour"].text
+    assert found["module signature"].text.startswith("modinfo nvidia")
+    assert found["driver files"].verdict == "not tested"
+    assert not {"consistent", "inconsistent"} & {row.verdict for row in found.values()}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (OPEN, "open"),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue", "proprietary"),
+        ("", "unknown"),
+        ("Open Kernel Module", "unknown"),
+    ],
+)
+def test_flavour(text: str, expected: str) -> None:
+    assert flavour(text) == expected
+
+
+def test_engines_say_which_call_refused() -> None:
+    class NVMLError(Exception):
+        pass
+
+    def denied(*_: Any) -> Any:
+        raise NVMLError("Insufficient Permissions")
+
+    nvml = SimpleNamespace(NVMLError=NVMLError, nvmlDeviceGetEncoderCapacity=lambda *_: 100)
+    nvml.nvmlDeviceGetGpuInstanceProfileInfo = denied
+    found = by_check(engines(nvml, None))
+    assert found["encoder capacity"].claim == 100
+    assert found["engines"].verdict == "not permitted"
+    assert "nvmlDeviceGetGpuInstanceProfileInfo" in found["engines"].text
+    assert found["confidential computing state"].verdict == "not supported"
+
+
+def test_attestation_is_never_a_failure(tmp_path: Path) -> None:
+    def verifier(arguments: list[str]) -> str:
+        assert arguments[1:4] == ["collect-evidence", "--device", "gpu"]
+        assert len(bytes.fromhex(arguments[5])) == 32
+        return json.dumps({"evidences": [{"arch": "HOPPER", "certificate": "secret"}], "result_code": 0})
+
+    def failing(_: list[str]) -> str:
+        raise subprocess.SubprocessError("CC mode is off")
+
+    row = attestation(tmp_path / "evidence.json", verifier, "nvattest")
+    assert (row.verdict, row.claim) == ("not observable", "HOPPER")
+    assert "secret" not in str(row.line())
+    assert "secret" in (tmp_path / "evidence.json").read_text()
+    assert attestation(None, failing, "nvattest").verdict == "not supported"
+    assert "CC mode is off" in attestation(None, failing, "nvattest").text
+    assert attestation(None, lambda _: "[]", "nvattest").verdict == "not supported"
