@@ -130,7 +130,7 @@ class CudaDevice:
     def link(self) -> PcieLink:
         """See Device.link."""
         runtime = self._cupy.cuda.runtime
-        return read_link(self._nvml_index, runtime.deviceGetPCIBusId(runtime.getDevice()))
+        return read_link(self.nvml_index, runtime.deviceGetPCIBusId(runtime.getDevice()))
 
     def device_count(self) -> int:
         """See Device.device_count."""
