@@ -10,13 +10,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .metrics import metric
-from .sheet_audit import acceptance, rules
-from .units import show
-from .verdict import Judgement, Verdict
+from ..metrics import metric
+from ..sheet_audit import acceptance, rules
+from ..units import show
+from ..verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
-    from .identify import Identification
+    from ..identify import Identification
 
 BAR = 30  # characters
 STYLES = {
