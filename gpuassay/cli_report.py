@@ -98,7 +98,9 @@ def render(judgement: Judgement, form: str, lab: Lab) -> str | bytes:
     if form == "junit":
         return junit.write(judgement)
     made = document.build(judgement, lab, draw=form != "md")
-    return {"md": markdown.write, "html": html.write, "pdf": pdf.write}[form](made)
+    if form == "pdf":
+        return pdf.write(made)
+    return markdown.write(made) if form == "md" else html.write(made)
 
 
 def _judge(record: str, against: str | None, confidence: float, guard: float) -> Judgement:

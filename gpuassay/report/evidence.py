@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from .. import sheets
 from ..record import Record
 from ..sheet_audit import acceptance
 from ..telemetry import reason_names
@@ -20,33 +22,48 @@ SENSORS = {
 }
 
 
-def _table(caption: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], numeric: tuple[int, ...] = ()) -> Table:
+def _table(
+    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str]], numeric: tuple[int, ...] = ()
+) -> Table:
     return Table(caption, columns, tuple(tuple(map(Cell, row)) for row in rows), frozenset(numeric))
 
 
 def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
-    """Per published quantity the sheet's own cap against the uncapped silicon, and the factors of each difference."""
-    sheet = judgement.sheet
-    sms = sheet.silicon_quantity("count.sm") or sheet.published_quantity("count.sm")
-    clock = sheet.silicon_quantity("clock.sm.boost") or sheet.published_quantity("clock.sm.boost")
+    """Per metric the part's silicon against its uncapped siblings', and the factors of each difference."""
     rows, factors = [], []
     for v in judgement.verdicts:
         for name, factor in v.attribution.items():
             ratio = f"{factor.ratio:.4f} ± {factor.expanded_uncertainty:.4f}"
             factors.append((v.metric, name, factor.nature, ratio))
-        silicon = sheet.silicon_quantity(v.quantity) if v.quantity and v.kind is None else None
-        if silicon and sms and clock and v.published and v.unit.endswith("OP/s"):
-            uncapped = silicon.si * sms.si * clock.si
-            rows.append((v.metric, str(v.published_text), show(uncapped, v.unit), f"{v.published / uncapped:.1%}"))
+        own = judgement.sheet.silicon_quantity(v.quantity) if v.quantity else None
+        sibling = uncapped(judgement.sheet, v.quantity) if v.quantity else None
+        if own and sibling and v.unit.endswith("OP/s"):
+            name, value = sibling
+            rows.append((v.metric, f"{own.si:g} {own.unit}", f"{value:g} {own.unit}", name, f"{own.si / value:.1%}"))
     tables = []
     if rows:
-        columns = ("metric", "printed", "silicon x SMs x boost clock", "printed of silicon")
-        tables.append(_table("Printed figure against the uncapped silicon", columns, rows, (1, 2, 3)))
+        columns = ("metric", "this part", "uncapped", "as in", "share")
+        caption = "Rate per clock and SM by the sheets, against the best of the same compute capability"
+        tables.append(_table(caption, columns, rows, (1, 2, 4)))
     if factors:
         columns = ("metric", "factor", "nature", "ratio ± U")
         tables.append(_table("Measured / published, factor by factor", columns, factors, (3,)))
-    empty = () if tables else ("The sheet does not say enough to tell a cap from the silicon beneath it.",)
+    empty = () if rows else ("The sheets do not say enough to tell a cap from the silicon beneath it.",)
     return Section("capped", "What was capped, and by how much", empty, tuple(tables), pictures)
+
+
+def uncapped(sheet: sheets.Sheet, quantity: str) -> tuple[str, float] | None:
+    """The shipped sheet of the same compute capability with the highest rate per clock and SM, and that rate."""
+    capability = sheet.identity.compute_capability
+    siblings = [s for s in sheets.all_sheets() if capability and s.identity.compute_capability == capability]
+    found = [(q.si, s.name) for s in siblings if (q := s.silicon_quantity(quantity))]
+    if not found:
+        return None
+    best = max(value for value, _ in found)
+    own = sheet.silicon_quantity(quantity)
+    if own and own.si >= best:
+        return sheet.name, own.si
+    return next(name for value, name in found if value == best), best
 
 
 def findings(judgement: Judgement) -> Section:
@@ -111,7 +128,7 @@ def method(record: Record) -> Section:
         check = k["check"]
         passed = "not checked" if check is None else "passed" if check["passed"] else "failed"
         sources = (str(k["source_sha256"] or "-")[:16], str(k["cubin_sha256"] or "-")[:16])
-        rows.append((k["metric"], k["toolchain"], k["source"], *sources, passed))
+        rows.append((str(k["metric"]), str(k["toolchain"]), str(k["source"]), *sources, passed))
         if k["operations_per_iteration"] is not None and not k.get("variant"):
             declared = f"{k['operations_per_iteration']:g} {k['work_unit']}"
             command = f"gpuassay census --arch {k['architecture']} --metric {k['metric']}"
