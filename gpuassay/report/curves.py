@@ -28,8 +28,9 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
     names = list(rounds["metric"])
     name = next((n for n in ("tensor.bf16", "vector.fp32") if n in names), names[0])
     rates: dict[int, list[float]] = {}
-    for row in rounds[rounds["metric"] == name].itertuples():
-        for sm, work, cycles in zip(row.sm_id, row.sm_work, row.sm_cycles, strict=True):
+    of_metric = rounds[rounds["metric"] == name]
+    for stamps in zip(of_metric["sm_id"], of_metric["sm_work"], of_metric["sm_cycles"], strict=True):
+        for sm, work, cycles in zip(*stamps, strict=True):
             rates.setdefault(int(sm), []).append(float(work) / float(cycles))
     medians = {sm: float(np.median(values)) for sm, values in rates.items()}
     width = 16
@@ -42,6 +43,10 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
     reach = max(1.0, float(np.nanmax(np.abs(grid - 100))))
     image = axes.imshow(grid, cmap="PuOr", vmin=100 - reach, vmax=100 + reach, aspect="auto")
     figure.colorbar(image, label="% of the median SM")
+    axes.set_xticks(np.arange(width) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(grid)) - 0.5, minor=True)
+    axes.grid(which="minor", color="#8a949e", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
     axes.set_yticks(range(len(grid)), [f"SM {row * width}" for row in range(len(grid))])
     axes.set_xlabel(f"SM number, {width} to a row; {name}, work per clock")
     slowest, fastest = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
@@ -84,6 +89,8 @@ def roofline(figure: Any, judgement: Judgement, _: Record) -> str:
         axes.plot(x, np.minimum(x * bandwidth, v.measured), color=colour, label=v.metric)
         axes.plot([v.measured / bandwidth], [v.measured], "o", color=colour)
         words.append(f"{v.metric} {show(v.measured, v.unit)} of {show(v.published, v.unit)}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: show(value, "FLOP/s", 3).replace("FLOP/s", "OP/s"))
     axes.legend(frameon=False, title="solid: measured, dashed: published")
     return (
         f"Memory {show(bandwidth, 'B/s')} measured, {show(published.si, 'B/s')} published; {'; '.join(words)}. "
@@ -117,7 +124,7 @@ def shape(figure: Any, judgement: Judgement, _: Record) -> str:
     ticks = sorted({n for points in curves.values() for n in points})
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.set(xlabel="n of the matrix instruction", ylabel="rate per clock and SM, n = 256 is 1", ylim=(0, None))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=7.5)
     listed = "; ".join(
         f"{name}: " + ", ".join(f"n = {n} {points[n]:.1%}" for n in sorted(points)) for name, points in curves.items()
     )
@@ -179,7 +186,7 @@ def footprint(figure: Any, _: Judgement, record: Record) -> str:
     rounds = rounds[rounds["footprint_bytes"].fillna(0) > 0] if "footprint_bytes" in rounds else rounds[:0]
     rounds = rounds[(rounds["work_unit"] == "B") & rounds["event_s"].notna()]
     curves = {
-        name: (group["work"] / group["event_s"]).groupby(group["footprint_bytes"]).median()
+        str(name): (group["work"] / group["event_s"]).groupby(group["footprint_bytes"]).median()
         for name, group in rounds.groupby("metric")
     }
     curves = {name: curve for name, curve in curves.items() if len(curve) > 2}

@@ -46,8 +46,8 @@ def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         caption = "Rate per clock and SM by the sheets, against the best of the same compute capability"
         tables.append(_table(caption, columns, rows, (1, 2, 4)))
     if factors:
-        columns = ("metric", "factor", "nature", "ratio ± U")
-        tables.append(_table("Measured / published, factor by factor", columns, factors, (3,)))
+        caption = "Measured / published, factor by factor"
+        tables.append(_table(caption, ("metric", "factor", "nature", "ratio ± U"), factors, (3,)))
     empty = () if rows else ("The sheets do not say enough to tell a cap from the silicon beneath it.",)
     return Section("capped", "What was capped, and by how much", empty, tuple(tables), pictures)
 
@@ -135,9 +135,9 @@ def method(record: Record) -> Section:
             census.append((k["metric"], k["toolchain"], declared, str(k["compiler"] or "-"), command))
     columns = ("metric", "toolchain", "source", "source SHA-256", "cubin SHA-256", "result check")
     tables = [_table("Kernels", columns, rows)]
-    columns = ("metric", "toolchain", "work per block and iteration", "compiler", "command that counts it in the SASS")
     if census:
-        tables.append(_table("Declared work", columns, census, (2,)))
+        headings = ("metric", "toolchain", "work per iteration", "compiler", "command that counts it in the SASS")
+        tables.append(_table("Declared work", headings, census, (2,)))
     text = "A rate is the declared work over the measured time. Hashes are cut to 16 digits; the record has all."
     return Section("method", "Method", (text,), tuple(tables))
 

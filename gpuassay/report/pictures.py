@@ -36,7 +36,8 @@ def _picture(title: str, plot: _Plot, judgement: Judgement, record: Record) -> P
         from matplotlib.figure import Figure
     except ImportError:
         return Picture(title, "Not drawn: matplotlib is missing; pip install 'gpuassay[report]'.")
-    with matplotlib.rc_context(style()):
+    settings: Any = style()
+    with matplotlib.rc_context(settings):
         figure = Figure(layout="constrained")
         try:
             alternative = plot(figure, judgement, record)
@@ -74,27 +75,32 @@ def _intervals(figure: Any, judgement: Judgement, _: Record) -> str:
 
 
 def _waterfall(figure: Any, judgement: Judgement, _: Record) -> str:
-    """measured / published as steps from 1, one per factor."""
-    shown = [v for v in judgement.verdicts if v.attribution and v.delivered_verdict in ("below", "above")][:6]
+    """measured / published as steps from 1, one per factor; the metrics that differ most."""
+    differing = [v for v in judgement.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
+    shown = sorted(differing, key=lambda v: -abs(1 - (v.share_of_published or 1)))[:4]
     if not shown:
         raise MissingData("no delivered rate differs from its printed figure by factors that are known")
-    figure.set_size_inches(8, sum(0.9 + 0.3 * len(v.attribution) for v in shown))
-    words = []
-    rows = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for axes, v in zip(rows, shown, strict=True):
+    place, labels, words = 0, {}, []
+    figure.set_size_inches(8, 0.9 + 0.25 * sum(2 + len(v.attribution) for v in shown))
+    axes = figure.subplots()
+    for v in shown:
         reached = 1.0
-        for place, factor in enumerate(v.attribution.values()):
+        for name, factor in v.attribution.items():
             colour = COLOURS["bad"] if factor.ratio < 1 else COLOURS["good"]
-            axes.barh(place, reached * factor.ratio - reached, left=reached, height=0.6, color=colour)
+            axes.barh(place, reached * factor.ratio - reached, left=reached, height=0.65, color=colour)
             axes.annotate(f"x {factor.ratio:.4f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
+            labels[place] = name
             reached *= factor.ratio
-        axes.barh(len(v.attribution), reached, height=0.6, color="#8a949e")
-        axes.annotate(f"{reached:.4f}", (1.01, len(v.attribution)), xycoords=("axes fraction", "data"), va="center")
-        axes.set_yticks(range(len(v.attribution) + 1), [*v.attribution, "measured / published"])
-        axes.axvline(1, color=INK, linewidth=0.8)
-        axes.set_xlim(min(0.9, reached - 0.05), max(1.02, reached + 0.02))
-        axes.invert_yaxis()
-        axes.set_title(v.metric, loc="left", fontsize=9, fontweight="bold")
+            place += 1
+        axes.plot([reached], [place], "d", color=INK, ms=5)
+        axes.annotate(f"= {reached:.4f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
+        labels[place] = f"{v.metric}: measured / published"
+        place += 2
         factors = ", ".join(f"{name} {factor.ratio:.4f}" for name, factor in v.attribution.items())
         words.append(f"{v.metric}: {factors}, together {reached:.4f}")
-    return "Measured over published as a product. " + "; ".join(words) + "."
+    axes.set_yticks(list(labels), list(labels.values()))
+    axes.axvline(1, color=INK, linewidth=0.8)
+    axes.invert_yaxis()
+    axes.margins(x=0.06)
+    axes.set_xlabel("running product, from 1 (the published figure)")
+    return f"Measured over published as a product, {len(shown)} of {len(differing)} metrics. " + "; ".join(words) + "."
