@@ -105,7 +105,7 @@ def shape(figure: Any, judgement: Judgement, _: Record) -> str:
         point = metric(v.metric).curve_point
         if point is None or v.share_of_other is None:
             continue
-        n, _, register = point.partition(".")
+        n, register = point.partition(".")[::2]
         if n[1:].isdigit():
             row = f"{metric(v.metric).compared_with}, A in {'registers' if register else 'shared memory'}"
             curves.setdefault(row, {} if register else {256: 1.0})[int(n[1:])] = v.share_of_other

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from .model import Document, Section, Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&@$])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!@$])")
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line. Links and mentions are not made of it either."""
     line = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"(?i)\b(https?|ftp|www)(://|\.)", lambda m: f"{m[1]}&#8203;{m[2]}", line)
 
 
