@@ -29,7 +29,7 @@ def _table(
 
 
 def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
-    """Per metric the part's silicon against its uncapped siblings', and the factors of each difference."""
+    """Per metric the sheet's silicon against its uncapped siblings', and the factors of each difference."""
     rows, factors = [], []
     for v in judgement.verdicts:
         for name, factor in v.attribution.items():
@@ -42,7 +42,7 @@ def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
             rows.append((v.metric, f"{own.si:g} {own.unit}", f"{value:g} {own.unit}", name, f"{own.si / value:.1%}"))
     tables = []
     if rows:
-        columns = ("metric", "this part", "uncapped", "as in", "share")
+        columns = ("metric", f"{judgement.sheet.name} sheet", "uncapped", "as in", "share")
         caption = "Rate per clock and SM by the sheets, against the best of the same compute capability"
         tables.append(_table(caption, columns, rows, (1, 2, 4)))
     if factors:
