@@ -17,6 +17,7 @@ import click
 
 from . import __version__
 from .cli_audit import audit
+from .cli_report import report
 from .cli_shared import decision_options, exit_code, measure_device, print_judgement
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Measure": ("verify",),
     "Judge": ("judge", "identify", "audit", "sheets"),
+    "Report": ("report",),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
 
@@ -150,11 +152,11 @@ def verify(
 
 
 def _say_replayed(judgement: Judgement) -> None:
-    from . import report
+    from .report import console
 
     assert judgement.record is not None
     run = judgement.record.run
-    report.console(stderr=True).print(
+    console(stderr=True).print(
         f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on "
         f"{str(run['started'])[:10]} by {run['instrument']} (samples {run['samples']}).",
         style="bold yellow",
@@ -292,7 +294,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (audit, calibrate, identify, judge, selftest, sheets):
+for _command in (audit, calibrate, identify, judge, report, selftest, sheets):
     cli.add_command(_command)
 
 

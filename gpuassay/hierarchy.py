@@ -141,16 +141,17 @@ def compared(found: list[Size], record: Record, sheet: Sheet) -> list[Size]:
     rows = []
     for size in found:
         if size.level == "L2" and claimed:
-            size = replace(size, claimed_bytes=float(claimed), claim_agrees=_agrees(size, float(claimed)))
+            size = replace(size, claimed_bytes=float(claimed), claim_agrees=agrees(size, float(claimed)))
         if size.level == "L2" and quantity is not None and record.claims.get("mig.mode") != "enabled":
             binary = 1.0 if "i" in quantity.unit else 2**20 / 1e6
-            agrees = _agrees(size, quantity.si) or _agrees(size, quantity.si * binary)
-            size = replace(size, published_bytes=quantity.si, published_text=quantity.text, sheet_agrees=agrees)
+            same = agrees(size, quantity.si) or agrees(size, quantity.si * binary)
+            size = replace(size, published_bytes=quantity.si, published_text=quantity.text, sheet_agrees=same)
         rows.append(size)
     return rows
 
 
-def _agrees(size: Size, figure_bytes: float) -> bool:
+def agrees(size: Size, figure_bytes: float) -> bool:
+    """Whether a level of `figure_bytes` may be what the curve shows, within ACCURACY."""
     return size.lower_bytes * (1 - ACCURACY) <= figure_bytes <= size.upper_bytes / size.seen_at_least * (1 + ACCURACY)
 
 

@@ -150,17 +150,16 @@ def _uncheckable(record: Record, _: DataFrame, __: DataFrame) -> Row:
 
 
 def _l2(record: Record, _: DataFrame, __: DataFrame) -> Row:
-    claim = _claimed(record, "l2.size")
-    try:
-        from importlib import import_module
+    from ..hierarchy import agrees, curve_points, sizes
 
-        size = import_module("gpuassay.hierarchy").l2_bytes(record)
-    except (ImportError, AttributeError):
-        size = None
-    if claim is None or size is None:
+    claim = _claimed(record, "l2.size")
+    found = [size for size in sizes(curve_points(record.rounds()), record) if size.level == "L2"]
+    if claim is None or not found:
         return _missing("l2.size", "a curve of latency or bandwidth over footprint that has a knee", claim, "B")
-    # A knee lies between half of the size (two partitions, each caching for its own side) and all of it.
-    word: Word = "consistent" if 0.4 <= size / claim <= 1.1 else "inconsistent"
+    # A chase sees one of two partitions; the bandwidth of all SMs sees the whole.
+    best = max(found, key=lambda size: size.seen_at_least)
+    word: Word = "consistent" if agrees(best, claim) else "inconsistent"
+    size = best.size_bytes
     text = "The knee of the curve over footprint; a larger or smaller cache than claimed means another die or cut."
     return Row("l2.size", word, text, claim, size, unit="B")
 

@@ -10,15 +10,15 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .hierarchy import Hierarchy
-from .latency import shown_size
-from .metrics import metric
-from .sheet_audit import acceptance, rules
-from .units import show
-from .verdict import Judgement, Verdict
+from ..hierarchy import Hierarchy
+from ..latency import shown_size
+from ..metrics import metric
+from ..sheet_audit import acceptance, rules
+from ..units import show
+from ..verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
-    from .identify import Identification
+    from ..identify import Identification
 
 BAR = 30  # characters
 STYLES = {
@@ -73,7 +73,7 @@ def judgement(result: Judgement) -> RenderableType:
             _pairs([(f"{f.severity}: {f.code}", f.text) for f in result.findings]),
         ]
     if result.audit:
-        from .audit.show import table
+        from ..audit.show import table
 
         title = "What the device says of itself (gpuassay audit)"
         parts += ["", Text(title, style="bold"), table(result.audit, untested=False)]

@@ -1,0 +1,144 @@
+"""gpuassay report: a record as a document that a lab can file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .cli_shared import decision_options
+from .exit_codes import CONFORMS, fail
+
+if TYPE_CHECKING:
+    from .report.lab import Lab
+    from .verdict import Judgement
+
+FORMATS = ("html", "md", "csv", "json", "junit", "pdf")
+
+
+@click.command()
+@click.argument("record", required=False)
+@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="html", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Default: gpuassay-RUN.html or .pdf here, standard output for the other formats. '-' is standard output.",
+)
+@click.option("--lab", type=click.Path(path_type=Path), metavar="TOML", help="Laboratory, customer, item and so on.")
+@click.option("--force", is_flag=True, help="Replace the output where it exists.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of the JSON output, and nothing else.")
+@decision_options
+def report(
+    record: str | None,
+    against: str | None,
+    form: str,
+    output: Path | None,
+    lab: Path | None,
+    force: bool,
+    schema: bool,
+    confidence: float,
+    guard: float,
+) -> None:
+    """Write a record's verdicts, with their evidence, as a document.
+
+    RECORD is a run record, or 'reference' for the shipped one. Needs no GPU. Exit code 0 once the document is
+    written, whatever it says.
+
+    \b
+    gpuassay report reference                          an HTML file that needs nothing else
+    gpuassay report run.jsonl --format pdf --lab lab.toml -o report.pdf
+    gpuassay report run.jsonl --format junit -o gpu.xml
+    """
+    from .report.html import MissingExtra
+    from .report.lab import Lab, LabError
+    from .report.lab import read as read_lab
+
+    if schema:
+        from .report.schema import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=2))
+        sys.exit(CONFORMS)
+    if record is None:
+        raise click.UsageError("name a RECORD, or 'reference' for the shipped one")
+    if output is not None and output != Path("-"):
+        _refuse(output, force)
+    try:
+        stated = read_lab(lab) if lab else Lab()
+        judgement = _judge(record, against, confidence, guard)
+        text = render(judgement, form, stated)
+    except (LabError, MissingExtra) as error:
+        fail(str(error))
+    assert judgement.record is not None
+    if output is None and form in ("html", "pdf"):
+        output = Path(f"gpuassay-{_name(str(judgement.record.run['run_id']))}.{form}")
+        _refuse(output, force)
+    if output is None or output == Path("-"):
+        click.echo(text, nl=False)
+        return
+    _write(output, text if isinstance(text, bytes) else text.encode())
+    click.echo(f"Report: {output}", err=True)
+
+
+def render(judgement: Judgement, form: str, lab: Lab) -> str | bytes:
+    """The judgement in one of FORMATS. Raises MissingExtra."""
+    from .report import document, html, junit, markdown, pdf, tidy
+
+    if form == "json":
+        return json.dumps(judgement.to_json(), indent=2, allow_nan=False) + "\n"
+    if form == "csv":
+        return tidy.write(judgement)
+    if form == "junit":
+        return junit.write(judgement)
+    made = document.build(judgement, lab, draw=form != "md")
+    if form == "pdf":
+        return pdf.write(made)
+    return markdown.write(made) if form == "md" else html.write(made)
+
+
+def _judge(record: str, against: str | None, confidence: float, guard: float) -> Judgement:
+    from .decision import Rule
+    from .record import RecordError
+    from .sheets import SheetError
+    from .verify import VerifyError, judge_record, reference_record
+
+    try:
+        path = reference_record() if record == "reference" else Path(record)
+        return judge_record(path, against, Rule(confidence, guard))
+    except (RecordError, SheetError, VerifyError) as error:
+        fail(str(error))
+
+
+def _name(run_id: str) -> str:
+    """A run id is text from outside: only what a file name may hold."""
+    return "".join(c for c in run_id if c.isalnum())[:32] or "report"
+
+
+def _refuse(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        fail(f"{path} exists and is not overwritten; add --force or choose another file with -o")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}; choose another file with -o")

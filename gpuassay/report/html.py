@@ -1,0 +1,34 @@
+"""A document as one self-contained HTML file: no network, no script."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+
+from .model import Document
+
+LABELS = {"identification": "Identification", "contents": "Contents"}
+
+
+class MissingExtra(Exception):
+    """A library of an optional extra is not installed. One sentence with the command that installs it."""
+
+
+def write(document: Document) -> str:
+    """The whole file. Raises MissingExtra."""
+    try:
+        from jinja2 import Environment
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingExtra("an HTML report needs Jinja2: pip install 'gpuassay[report]'") from error
+    here = files(__package__)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data_uri"] = _data_uri
+    template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
+    css = Markup(here.joinpath("template.css").read_text(encoding="utf-8"))
+    return template.render(d=document, css=css, labels=LABELS) + "\n"
+
+
+def _data_uri(svg: str) -> str:
+    """An SVG inside an img element runs no script and loads nothing, whatever text it holds."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
