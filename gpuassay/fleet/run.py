@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,63 +15,15 @@ from typing import Any
 
 from . import job as jobs
 from .store import Store, StoreError
+from .worker import gpu_of_worker
 
-PLUGIN = "gpuassay-gpu"
+PRELOAD = "gpuassay.fleet.worker"
 RETRIES = 1
 REGISTRATION_S = 60.0
 
 
 class FleetError(Exception):
     """The run cannot be made. One sentence: what, and what to do."""
-
-
-class OneGpu:
-    """Worker plugin: the first GPU of this node that no other worker holds becomes this worker's resource.
-
-    The hold is a file lock: it ends with the process, so that the worker which replaces a dead one takes its GPU.
-    `simulated`: the number of simulated GPUs' holders on this machine, None for real GPUs.
-    """
-
-    name = PLUGIN
-
-    def __init__(self, simulated: int | None = None, run: str = "") -> None:
-        self.simulated, self.run = simulated, run
-
-    async def setup(self, worker: Any) -> None:
-        """Takes a GPU; where none is left, notes why."""
-        worker.gpuassay_gpu = gpu = self._take()
-        if "uuid" in gpu:
-            await worker.set_resources(**{gpu["uuid"]: 1})
-
-    async def teardown(self, worker: Any) -> None:
-        """Frees the GPU."""
-        self._held.close()
-
-    def _take(self) -> dict[str, str]:
-        from gpuassay.claims import NoDriver
-
-        self._held = contextlib.ExitStack()
-        try:
-            found = jobs.gpus_here() if self.simulated is None else _holders(self.simulated, self.run)
-        except NoDriver as error:
-            return {"problem": str(error)}
-        for gpu in found:
-            with contextlib.suppress(BlockingIOError):
-                self._held.enter_context(jobs.lock(f"held-{gpu['uuid']}", wait=False))
-                return {**gpu, "node": socket.gethostname()}
-        return {"problem": f"{len(found)} GPU(s) here, each held by another worker: start one worker per GPU"}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"simulated": self.simulated, "run": self.run}
-
-
-def _holders(count: int, run: str) -> list[dict[str, str]]:
-    return [{"uuid": f"simulated-{run}-{place}", "slot": ""} for place in range(count)]
-
-
-def gpu_of_worker(dask_worker: Any) -> dict[str, str]:
-    """What the plugin took; runs on every worker."""
-    return {"host": socket.gethostname(), **dask_worker.gpuassay_gpu}
 
 
 @dataclass(frozen=True)
@@ -94,13 +45,17 @@ class Plan:
 
 
 @contextlib.contextmanager
-def local(workers: int) -> Iterator[Any]:
+def local(workers: int, simulated: bool = False) -> Iterator[Any]:
     """A cluster on this machine's loopback: `workers` processes of one thread, restarted where they die."""
     import dask
     from distributed import LocalCluster
 
+    from gpuassay.record import new_run_id
+
+    options = ["--simulated", str(workers), "--run", new_run_id()[:8]] if simulated else []
+
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES, "distributed.worker.daemon": False}),
+        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -108,6 +63,8 @@ def local(workers: int) -> Iterator[Any]:
             host="127.0.0.1",
             dashboard_address=None,
             memory_limit=0,
+            preload=[PRELOAD],
+            preload_argv=[options],
         ) as cluster,
     ):
         yield cluster
@@ -132,6 +89,7 @@ def slurm(options: dict[str, Any]) -> Any:
         **{"cores": gpus, "memory": "32GB", **options},
         processes=gpus,
         nanny=True,
+        worker_extra_args=["--preload", PRELOAD],
         job_extra_directives=directives,
     )
     cluster.scale(jobs=nodes)
@@ -180,8 +138,6 @@ def run(plan: Plan, store: Store, client: Any, workers: int | None = None, said:
     campaign = new_run_id()
     if workers is not None:
         client.wait_for_workers(workers, timeout=REGISTRATION_S)
-    plugin = OneGpu(None if plan.simulate is None else workers or len(client.nthreads()), campaign[:8])
-    _register(client, plugin)
     seen: dict[str, dict[str, str]] = client.run(gpu_of_worker)
     store.set_status_of_workers(seen)
     if not any("uuid" in gpu for gpu in seen.values()):
@@ -198,13 +154,6 @@ def run(plan: Plan, store: Store, client: Any, workers: int | None = None, said:
             if said:
                 said(done, len(todo), status)
     return counts
-
-
-def _register(client: Any, plugin: OneGpu) -> None:
-    from distributed.diagnostics.plugin import WorkerPlugin
-
-    # Dask tells a plugin's kind by its class; made here, so that this module loads without Dask.
-    client.register_plugin(type("OneGpu", (OneGpu, WorkerPlugin), {})(plugin.simulated, plugin.run), name=PLUGIN)
 
 
 def _finished(client: Any, todo: list[dict[str, Any]], store: Store) -> Iterator[dict[str, Any]]:
