@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
+from .cli_fleet import fleet, gate
 from .cli_shared import decision_options, exit_code, measure_device, print_judgement
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .verdict import Judgement
 
 SECTIONS = {
-    "Measure": ("verify",),
+    "Measure": ("verify", "gate", "fleet"),
     "Judge": ("judge", "identify", "sheets"),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
@@ -296,7 +297,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (calibrate, identify, judge, selftest, sheets):
+for _command in (calibrate, fleet, gate, identify, judge, selftest, sheets):
     cli.add_command(_command)
 
 

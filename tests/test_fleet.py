@@ -139,7 +139,7 @@ def test_a_node_without_a_gpu_is_named(tmp_path: Path) -> None:
     with (
         fleet.local(1) as cluster,
         Client(cluster) as client,
-        pytest.raises(fleet.FleetError, match="no worker has a GPU: .*NVIDIA driver"),
+        pytest.raises(fleet.FleetError, match=r"no worker has a GPU: .*NVIDIA driver"),
     ):
         fleet.run(fleet.Plan(store=store.path), store, client, 1)
 

@@ -166,7 +166,9 @@ def visible(found: list[dict[str, str]], wanted: str | None) -> list[dict[str, s
     if wanted is None:
         return found
     names = [name for name in re.split(r"\s*,\s*", wanted.strip()) if name]
-    return [gpu for gpu in found if any(gpu["ordinal"] == n or (len(n) > 3 and gpu["uuid"].startswith(n)) for n in names)]
+    return [
+        gpu for gpu in found if any(gpu["ordinal"] == n or (len(n) > 3 and gpu["uuid"].startswith(n)) for n in names)
+    ]
 
 
 def _mig_uuids(nvml: Any, handle: Any) -> list[str]:

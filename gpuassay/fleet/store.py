@@ -140,7 +140,19 @@ class Store:
         yield from dataset.to_batches(columns=list(columns))
 
 
-TEXTS = ("run_id", "phase", "uuid", "slot", "driver", "sheet", "metric", "unit", "verdict", "delivered_verdict", "reason")
+TEXTS = (
+    "run_id",
+    "phase",
+    "uuid",
+    "slot",
+    "driver",
+    "sheet",
+    "metric",
+    "unit",
+    "verdict",
+    "delivered_verdict",
+    "reason",
+)
 NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled")
 
 
