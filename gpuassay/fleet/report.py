@@ -94,8 +94,8 @@ def _metrics(rows: DataFrame) -> list[dict[str, Any]]:
         unit = "/clk/SM" if per_clock else str(group["unit"].iloc[0])
         found.append(
             {
-                **{"metric": str(metric), "part": str(part), "phase": str(phase), "unit": unit, "gpus": len(x)},
-                **{"median": median, "p05": low, "p95": high},
+                "metric": str(metric), "part": str(part), "phase": str(phase), "unit": unit, "gpus": len(x),
+                "median": median, "p05": low, "p95": high,
                 "mad": float((x - median).abs().median()),
                 "outliers": int(group["outlier"].sum()),
                 "verdicts": {str(k): int(v) for k, v in group["verdict"].value_counts().items() if v},
@@ -122,7 +122,9 @@ def _pull(statuses: list[dict[str, Any]], rows: DataFrame, outliers: DataFrame) 
     for row in failed.itertuples():
         add(str(row.uuid), str(row.phase), f"{row.metric} {row.verdict} the sheet: {row.reason}")
     for row in outliers.itertuples():
-        z, whose = (row.z, "part's") if abs(row.z) >= abs(row.z_node) or row.z_node != row.z_node else (row.z_node, "node's")
+        z, whose = (
+            (row.z, "part's") if abs(row.z) >= abs(row.z_node) or row.z_node != row.z_node else (row.z_node, "node's")
+        )
         add(
             str(row.uuid),
             str(row.phase),
