@@ -24,7 +24,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1rem auto
   background: #fff; }
 table { border-collapse: collapse; } td, th { padding: .1rem .6rem; text-align: left; border-bottom: 1px solid #ccc; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-figure { display: inline-block; margin: .5rem; } summary { cursor: pointer; } .sim { background: #fff3b0; padding: .5rem; }
+figure { display: inline-block; margin: .5rem; } summary { cursor: pointer; }
+.sim { background: #fff3b0; padding: .5rem; }
 details details { margin-left: 1.5rem; }
 </style></head><body><main>
 <h1>Fleet report</h1>
@@ -46,9 +47,11 @@ details details { margin-left: 1.5rem; }
 {% for node, gpus in nodes.items() %}<details><summary>{{ node }}: {{ gpus|length }} GPU(s)</summary>
 {% for s in gpus %}<details><summary>{{ s.slot }} {{ s.uuid }} ({{ s.phase }}): {{ s.overall or s.state }}
 {%- if s.retried %}, tried twice{% endif %}</summary>
-<p>{{ s.summary or s.reason }} {% if s.record %}Every sample: <a href="{{ base }}/{{ s.record }}">{{ s.record }}</a>{% endif %}
+<p>{{ s.summary or s.reason }}
+{% if s.record %}Every sample: <a href="{{ base }}/{{ s.record }}">{{ s.record }}</a>{% endif %}
 </p>{% if s.key in details %}<table><tr><th scope="col">metric</th><th scope="col">value</th><th scope="col">z</th>
-<th scope="col">verdict</th></tr>{% for r in details[s.key] %}<tr><td>{{ r.metric }}</td><td class="n">{{ r.value }}</td>
+<th scope="col">verdict</th></tr>{% for r in details[s.key] %}<tr><td>{{ r.metric }}</td>
+<td class="n">{{ r.value }}</td>
 <td class="n">{{ r.z }}</td><td>{{ r.verdict }}</td></tr>{% endfor %}</table>{% endif %}</details>
 {% endfor %}</details>{% endfor %}
 </main></body></html>

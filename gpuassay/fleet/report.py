@@ -94,8 +94,14 @@ def _metrics(rows: DataFrame) -> list[dict[str, Any]]:
         unit = "/clk/SM" if per_clock else str(group["unit"].iloc[0])
         found.append(
             {
-                "metric": str(metric), "part": str(part), "phase": str(phase), "unit": unit, "gpus": len(x),
-                "median": median, "p05": low, "p95": high,
+                "metric": str(metric),
+                "part": str(part),
+                "phase": str(phase),
+                "unit": unit,
+                "gpus": len(x),
+                "median": median,
+                "p05": low,
+                "p95": high,
                 "mad": float((x - median).abs().median()),
                 "outliers": int(group["outlier"].sum()),
                 "verdicts": {str(k): int(v) for k, v in group["verdict"].value_counts().items() if v},
