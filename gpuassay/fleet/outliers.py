@@ -14,7 +14,7 @@ FEWEST = 8  # siblings; with fewer no spread can be told
 
 
 def find(rows: DataFrame) -> DataFrame:
-    """`rows` (metric, part, node, x) with `z` against the part, `z_node` against the node, `p`, `p_adjusted`, `outlier`.
+    """`rows` (metric, part, node, x) with `z` (of the part), `z_node`, `p`, `p_adjusted`, `outlier`.
 
     z is the distance from the median in units of 1.4826 MAD. `z_node` takes the median of the siblings in the same
     node and the spread of all such distances of the part, since eight GPUs tell no spread of their own. The p-value is

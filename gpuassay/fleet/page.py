@@ -100,6 +100,7 @@ def _details(fleet: Fleet) -> dict[str, list[dict[str, str]]]:
         return {}
     keys = rows["uuid"].astype(str) + "." + rows["phase"].astype(str)
     wanted: dict[str, list[dict[str, str]]] = {}
+    row: Any
     for key, row in zip(keys[keys.isin(list(fleet.pull))], rows[keys.isin(list(fleet.pull))].itertuples(), strict=True):
         value = "" if row.value != row.value else show(float(row.value), str(row.unit))
         z = "" if row.z != row.z else f"{row.z:+.1f}"

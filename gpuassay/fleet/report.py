@@ -65,14 +65,11 @@ def _rows(store: Store, counted: set[str]) -> DataFrame:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted, pieces = pa.array(sorted(counted), pa.string()), []
-    for batch in store.batches(COLUMNS):
-        kept = batch.filter(pc.is_in(batch["run_id"], value_set=wanted))
-        if len(kept):
-            pieces.append(kept)
+    pieces = [batch for batch in store.batches(COLUMNS) if len(batch)]
     if not pieces:
         return pd.DataFrame({name: [] for name in (*COLUMNS, "x", "outlier")})
-    table = pa.Table.from_batches(pieces)
+    table = pa.Table.from_batches(pieces).combine_chunks()
+    table = table.filter(pc.is_in(table["run_id"], value_set=pa.array(sorted(counted), pa.string())))
     for name in (*CATEGORIES, "reason"):
         place = table.column_names.index(name)
         table = table.set_column(place, name, table[name].dictionary_encode())
@@ -125,8 +122,9 @@ def _pull(statuses: list[dict[str, Any]], rows: DataFrame, outliers: DataFrame) 
             if code in ("too-hot", "check-failed", "sm-count-claim", "slow-sm"):
                 add(s["uuid"], s["phase"], f"finding: {code}")
     failed = rows[rows["verdict"].isin(["below", "above"])] if len(rows) else rows
-    for row in failed.itertuples():
-        add(str(row.uuid), str(row.phase), f"{row.metric} {row.verdict} the sheet: {row.reason}")
+    for failure in failed.itertuples():
+        add(str(failure.uuid), str(failure.phase), f"{failure.metric} {failure.verdict} the sheet: {failure.reason}")
+    row: Any
     for row in outliers.itertuples():
         z, whose = (
             (row.z, "part's") if abs(row.z) >= abs(row.z_node) or row.z_node != row.z_node else (row.z_node, "node's")
