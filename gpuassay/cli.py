@@ -17,6 +17,7 @@ import click
 
 from . import __version__
 from .cli_audit import audit
+from .cli_fleet import fleet, gate
 from .cli_report import report
 from .cli_shared import decision_options, exit_code, measure_device, print_judgement
 from .cli_sheets import sheets
@@ -30,6 +31,7 @@ SECTIONS = {
     "Measure": ("verify",),
     "Judge": ("judge", "identify", "audit", "sheets"),
     "Report": ("report",),
+    "Fleets": ("fleet", "gate"),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
 
@@ -294,7 +296,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (audit, calibrate, identify, judge, report, selftest, sheets):
+for _command in (audit, calibrate, fleet, gate, identify, judge, report, selftest, sheets):
     cli.add_command(_command)
 
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU = range(5)
+CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU, PARTIAL = range(6)  # PARTIAL: not every GPU of a fleet has a verdict
 
 
 def fail(message: str, code: int = USAGE) -> NoReturn:

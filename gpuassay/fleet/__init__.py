@@ -1,0 +1,1 @@
+"""Fleets: the same measurement and verdict for every GPU of a cluster, on Dask distributed."""

@@ -1,0 +1,146 @@
+"""The gatekeeper: the fewest kernels that catch the selftest's faults, within a budget of time."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpuassay.exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, USAGE
+
+# The metrics of the selftest's faults: tensor.bf16 (slow, uncapped, one SM short), vector.fp32, memory.read and .write.
+# Words for pytest's -k, which choose these four of the quick profile's tests.
+WORDS = "test_bf16 or (test_fma and fp32) or (test_memory and (read or write))"
+CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
+
+
+def seconds(text: str) -> float:
+    """ "30s" or "2m" or "30" as seconds. Raises click.UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|)", text.strip())
+    if not found or not float(found[1]):
+        raise click.UsageError(f"--budget is a time such as 30s or 2m; this is {text!r}")
+    return float(found[1]) * (60 if found[2] == "m" else 1)
+
+
+def gate(
+    budget_s: float, against: str | None, device: int, replay: str | None, out: Path | None
+) -> tuple[dict[str, Any], int]:
+    """The one line and the exit code. Nothing is raised for a bad GPU, record or sheet: the line says it."""
+    from gpuassay.record import RecordError
+    from gpuassay.sheets import SheetError, load
+    from gpuassay.verify import VerifyError, judge_record, reference_record
+
+    started = time.monotonic()
+    line: dict[str, Any] = {"schema": "gpuassay.gate/1", "verdict": "error", "device": device, "replay": bool(replay)}
+    with tempfile.TemporaryDirectory(prefix="gpuassay-gate-") as scratch:
+        try:
+            if against is not None:
+                load(against)
+            if replay:
+                path: Path | None = reference_record() if replay == "reference" else Path(replay)
+            else:
+                path, problem = _measure(device, budget_s, out or Path(scratch))
+            if path is None:
+                code = NO_GPU if problem.startswith("no GPU") else INCONCLUSIVE
+                line |= {"verdict": "no GPU" if code == NO_GPU else "inconclusive", "reason": problem}
+            else:
+                judgement = judge_record(path, against)
+                record = judgement.record
+                assert record is not None
+                code = CODES[judgement.overall]
+                line |= {
+                    "verdict": judgement.overall,
+                    "reason": judgement.summary,
+                    "part": judgement.part,
+                    "uuid": record.claims.get("uuid"),
+                    "sheet": judgement.sheet.name,
+                    "run_id": record.run["run_id"],
+                    "simulated": bool(record.run.get("simulated")),
+                    "metrics": {
+                        v.metric: {"value": v.measured, "unit": v.unit, "verdict": v.verdict}
+                        for v in judgement.verdicts
+                        if v.verdict not in ("not measured", "not published")
+                    },
+                }
+        except (RecordError, SheetError, VerifyError, OSError) as error:
+            line |= {"reason": str(error)}
+            code = USAGE
+    return line | {"exit_code": code, "seconds": round(time.monotonic() - started, 3)}, code
+
+
+def _measure(device: int, budget_s: float, out: Path) -> tuple[Path | None, str]:
+    """The record of the short run, or None and why. A run past its budget is stopped: what it recorded counts."""
+    from gpuassay.claims import NoDriver, device_count, nvml_claims
+
+    try:
+        if device >= device_count():
+            return None, f"no GPU {device} here, {device_count()} found"
+        part = str({row["quantity"]: row["value"] for row in nvml_claims(device)}.get("name", "gpu"))
+    except NoDriver as error:
+        return None, f"no GPU: {error}"
+    before = set(out.glob("*.jsonl"))
+    child = subprocess.Popen(
+        command(device, part, out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+    )
+    try:
+        status: int | None = child.wait(timeout=budget_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        status = None
+    found = sorted(set(out.glob("*.jsonl")) - before)
+    if found:
+        return found[-1], ""
+    if status == NO_GPU:
+        return None, f"no GPU: CUDA refused device {device}"
+    late = f"no kernel finished within {budget_s:g} s" if status is None else f"measuring ended with exit code {status}"
+    return None, f"{late}: run gpuassay verify on this device"
+
+
+def command(device: int, part: str, out: Path) -> list[str]:
+    """The child that measures the gate's kernels on one device."""
+    code = (
+        "import sys; from pathlib import Path; from gpuassay import verify\n"
+        "try:\n"
+        "    verify.measure(device=int(sys.argv[1]), profile='quick', out=Path(sys.argv[3]), part=sys.argv[2],\n"
+        "        pytest_arguments=('-k', sys.argv[4]))\n"
+        "except verify.NoUsableGpu:\n"
+        f"    sys.exit({NO_GPU})\n"
+    )
+    return [sys.executable, "-P", "-c", code, str(device), part, str(out), WORDS]
+
+
+def write_openmetrics(path: Path, line: dict[str, Any]) -> None:
+    """The line for node_exporter's textfile collector, whole or not at all. Raises OSError."""
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+    registry = CollectorRegistry()
+    names = ("uuid", "part", "sheet")
+    labels = [str(line.get(name) or "") for name in names]
+    verdict = Gauge(
+        "gpuassay_gate_exit_code", "0 conforms, 1 not, 2 error, 3 inconclusive, 4 no GPU", names, registry=registry
+    )
+    verdict.labels(*labels).set(line["exit_code"])
+    Gauge("gpuassay_gate_duration_seconds", "How long the gate took", names, registry=registry).labels(*labels).set(
+        line["seconds"]
+    )
+    Gauge("gpuassay_gate_timestamp_seconds", "When it was asked", names, registry=registry).labels(
+        *labels
+    ).set_to_current_time()
+    value = Gauge("gpuassay_metric", "Measured value, SI", (*names, "metric", "unit", "verdict"), registry=registry)
+    for name, found in (line.get("metrics") or {}).items():
+        if found["value"] is not None:
+            value.labels(*labels, name, found["unit"], found["verdict"]).set(found["value"])
+    write_to_textfile(str(path), registry)

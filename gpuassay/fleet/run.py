@@ -1,0 +1,198 @@
+"""A fleet's run on Dask distributed, which schedules, transports and retries: one worker process per GPU.
+
+A worker holds its GPU as a resource named by UUID, and the GPU's task asks for that resource: a retry, after an
+exception or after the worker's death, comes to the same GPU and to no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import job as jobs
+from .store import Store, StoreError
+from .worker import gpu_of_worker
+
+PRELOAD = "gpuassay.fleet.worker"
+RETRIES = 1
+REGISTRATION_S = 60.0
+
+
+class FleetError(Exception):
+    """The run cannot be made. One sentence: what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with every GPU."""
+
+    store: Path
+    profile: str = "quick"
+    against: str | None = None
+    together: bool = False
+    limit_s: float = jobs.LIMITS_S["quick"]
+    simulate: int | None = None
+    simulated_s: float = 0.0
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """One at a time on each node, then, where asked for, all of a node at once."""
+        return ("alone", "together") if self.together else ("alone",)
+
+
+@contextlib.contextmanager
+def local(workers: int, simulated: bool = False) -> Iterator[Any]:
+    """A cluster on this machine's loopback: `workers` processes of one thread, restarted where they die."""
+    import dask
+    from distributed import LocalCluster
+
+    from gpuassay.record import new_run_id
+
+    options = ["--simulated", str(workers), "--run", new_run_id()[:8]] if simulated else []
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            preload=[PRELOAD],
+            preload_argv=[options],
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def slurm(options: dict[str, Any]) -> Any:
+    """A cluster of Slurm jobs, one per node, with a worker process per GPU (dask-jobqueue). Raises FleetError.
+
+    `options`: nodes, gpus (per node), and dask-jobqueue's own by its names (queue, account, walltime, memory, ...).
+    """
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise FleetError("--slurm needs dask-jobqueue: pip install 'gpuassay[fleet,slurm]'") from error
+    options = dict(options)
+    try:
+        gpus, nodes = int(options.pop("gpus", 8)), int(options.pop("nodes", 1))
+    except ValueError as error:
+        raise FleetError(f"--slurm nodes=N and gpus=N are whole numbers: {error}") from error
+    directives = [f"--gpus-per-node={gpus}", "--exclusive", *options.pop("directives", "").split()]
+    cluster = SLURMCluster(
+        **{"cores": gpus, "memory": "32GB", **options},
+        processes=gpus,
+        nanny=True,
+        worker_extra_args=["--preload", PRELOAD],
+        job_extra_directives=directives,
+    )
+    cluster.scale(jobs=nodes)
+    return cluster
+
+
+def jobs_of(plan: Plan, store: Store, workers: dict[str, dict[str, str]], campaign: str) -> list[dict[str, Any]]:
+    """A job per GPU and phase that the store lacks, alone before together."""
+    gpus: list[dict[str, Any]]
+    if plan.simulate is None:
+        gpus = [gpu | {"resource": gpu["uuid"]} for gpu in workers.values() if "uuid" in gpu]
+    else:
+        from . import simulate
+
+        holders = sorted(gpu["uuid"] for gpu in workers.values() if "uuid" in gpu)
+        made = simulate.gpus(plan.simulate) if holders else []
+        gpus = [
+            gpu | {"resource": holders[place % len(holders)], "simulated_s": plan.simulated_s}
+            for place, gpu in enumerate(made)
+        ]
+    done = {status["key"] for status in store.statuses() if status["state"] == "ok"}
+    common = {
+        "store": str(plan.store.absolute()),
+        "profile": plan.profile,
+        "against": plan.against,
+        "limit_s": plan.limit_s,
+        "campaign": campaign,
+    }
+    made_jobs = [
+        {**common, **gpu, "phase": phase, "key": f"{gpu['uuid']}.{phase}"} for phase in plan.phases for gpu in gpus
+    ]
+    return [job for job in made_jobs if job["key"] not in done]
+
+
+Said = Callable[[int, int, dict[str, Any]], None]
+
+
+def run(plan: Plan, store: Store, client: Any, workers: int | None = None, said: Said | None = None) -> dict[str, int]:
+    """Runs what the store lacks on the cluster of `client`; returns the counts ok, failed, retried and unserved.
+
+    `workers`: as many are waited for before GPUs are counted. `said(done, of, status)` is called after each GPU.
+    Raises FleetError where no worker has a GPU.
+    """
+    from gpuassay.record import new_run_id
+
+    campaign = new_run_id()
+    if workers is not None:
+        client.wait_for_workers(workers, timeout=REGISTRATION_S)
+    seen: dict[str, dict[str, str]] = client.run(gpu_of_worker)
+    store.set_status_of_workers(seen)
+    if not any("uuid" in gpu for gpu in seen.values()):
+        reasons = sorted({f"{gpu['host']}: {gpu['problem']}" for gpu in seen.values()})
+        raise FleetError("no worker has a GPU: " + ("; ".join(reasons[:5]) or "no worker is there; start some"))
+    counts = {"ok": 0, "failed": 0, "retried": 0, "unserved": sum("problem" in gpu for gpu in seen.values())}
+    todo = jobs_of(plan, store, seen, campaign)
+    done = 0
+    for phase in plan.phases:  # all alone before any together
+        for status in _finished(client, [job for job in todo if job["phase"] == phase], store):
+            done += 1
+            counts["ok" if status["state"] == "ok" else "failed"] += 1
+            counts["retried"] += bool(status.get("retried"))
+            if said:
+                said(done, len(todo), status)
+    return counts
+
+
+def _finished(client: Any, todo: list[dict[str, Any]], store: Store) -> Iterator[dict[str, Any]]:
+    """Every job's status as it ends."""
+    from distributed import as_completed
+
+    futures = {
+        client.submit(
+            jobs.assay,
+            job,
+            key=f"{job['key']}-{job['campaign'][:8]}",
+            resources={job["resource"]: 1},
+            retries=RETRIES,
+            pure=False,
+        ): job
+        for job in todo
+    }
+    for future in as_completed(list(futures)):
+        job = futures.pop(future)
+        yield future.result() if future.status == "finished" else _failed(store, job, future)
+        future.release()
+
+
+def _failed(store: Store, job: dict[str, Any], future: Any) -> dict[str, Any]:
+    """The status of a job that ended in failure, which a dead worker could not write itself."""
+    found = store.status(job["key"])
+    if found.get("state") == "ok":  # it finished, and died before it could say so
+        return found
+    reason = str(future.exception() or future.status)
+    if "KilledWorker" in type(future.exception()).__name__:
+        reason = f"{job['node']}, {job['uuid']}: the worker died {RETRIES + 1} times; look at the node's kernel log"
+    fields = {name: job[name] for name in ("uuid", "node", "slot", "phase", "campaign")}
+    with contextlib.suppress(OSError):
+        store.set_status(job["key"], state="failed", reason=reason, retried=True, attempt=RETRIES + 1, **fields)
+    return {"key": job["key"], "state": "failed", "reason": reason, "retried": True, **fields}
+
+
+def open_store(path: Path, resume: bool) -> Store:
+    """The store to write to. Raises StoreError."""
+    if resume and not os.access(path, os.W_OK) and path.exists():
+        raise StoreError(f"{path} cannot be written: check its permissions")
+    return Store.open(path) if resume else Store.create(path)

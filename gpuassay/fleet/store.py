@@ -1,0 +1,203 @@
+"""Where a fleet's results lie: a directory that many workers write at once and anybody reads meanwhile.
+
+    store.json                                       the schema
+    records/*.jsonl                                  one run record per GPU and phase (gpuassay.record)
+    rows/part=P/node=N/date=D/RUN_ID.parquet         one row per metric of that run
+    workers.json                                     what each Dask worker of the last run served, or why nothing
+    status/KEY.json                                  one per GPU and phase: running, ok or failed, and why
+
+Each file appears whole (temporary file, then os.replace). A run counts once its status says ok: rows whose run no ok
+status names are left-overs of a worker that died between the two, and are not read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpuassay.verdict import Judgement
+
+SCHEMA = "gpuassay.fleet/1"
+PARTITIONS = ("part", "node", "date")
+
+
+class StoreError(Exception):
+    """A directory that cannot serve as a store: what is wrong, and what to do."""
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes `path` whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def slug(text: str) -> str:
+    """`text` as one harmless file or partition name: anything but letters, digits, dot, _ and - becomes -."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "unnamed"
+
+
+class Store:
+    """A fleet store at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = path / "records"
+        self.rows = path / "rows"
+        self.statuses_at = path / "status"
+
+    @classmethod
+    def create(cls, path: Path) -> Store:
+        """A new store. Raises StoreError where something lies there already or cannot be written."""
+        try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise StoreError(f"{path} exists: go on with it by --resume, or name another directory by --out")
+            store = cls(path)
+            for folder in (store.records, store.rows, store.statuses_at):
+                folder.mkdir(parents=True, exist_ok=True)
+            replace_file(path / "store.json", json.dumps({"schema": SCHEMA}).encode() + b"\n")
+        except OSError as error:
+            raise StoreError(f"cannot write to {path}: {error.strerror}; choose another directory by --out") from error
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """The store at `path`. Raises StoreError where there is none, or one of another schema."""
+        try:
+            found = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            schema = found["schema"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path} is no fleet store, it has no readable store.json: name what `fleet run` wrote"
+            ) from error
+        if schema != SCHEMA:
+            raise StoreError(
+                f"{path} has the schema {schema!r} and this gpuassay reads {SCHEMA!r}: "
+                "use the version that wrote it, or run into a new store"
+            )
+        return cls(path)
+
+    def set_status(self, key: str, **fields: Any) -> None:
+        """Writes the status of one GPU and phase. Raises OSError."""
+        text = json.dumps({"key": key, **fields}, allow_nan=False)
+        replace_file(self.statuses_at / f"{slug(key)}.json", text.encode() + b"\n")
+
+    def status(self, key: str) -> dict[str, Any]:
+        """The status of one GPU and phase; empty where there is none yet."""
+        try:
+            found: dict[str, Any] = json.loads((self.statuses_at / f"{slug(key)}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def set_status_of_workers(self, workers: dict[str, dict[str, str]]) -> None:
+        """Notes which GPU each worker serves, or why none. Raises OSError."""
+        replace_file(self.path / "workers.json", json.dumps(workers, indent=1).encode() + b"\n")
+
+    def statuses(self) -> Iterator[dict[str, Any]]:
+        """All statuses, by key."""
+        for path in sorted(self.statuses_at.glob("*.json")):
+            yield json.loads(path.read_bytes())
+
+    def add_rows(self, judgement: Judgement, job: dict[str, Any]) -> int:
+        """Writes the rows of one judged run; returns their number. Raises OSError."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = list(rows_of(judgement, job))
+        assert judgement.record is not None
+        run = judgement.record.run
+        place = self.rows / f"part={slug(judgement.part)}" / f"node={slug(job['node'])}" / f"date={run['started'][:10]}"
+        table = pa.Table.from_pylist(rows, schema=_arrow_schema())
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        replace_file(place / f"{slug(run['run_id'])}.parquet", sink.getvalue().to_pybytes())
+        return len(rows)
+
+    def batches(self, columns: Iterable[str]) -> Iterator[Any]:
+        """The rows as pyarrow record batches, one piece at a time."""
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        partitioning = ds.partitioning(pa.schema([(name, pa.string()) for name in PARTITIONS]), flavor="hive")
+        dataset = ds.dataset(
+            self.rows,
+            format="parquet",
+            partitioning=partitioning,
+            schema=pa.unify_schemas([_arrow_schema(), pa.schema([(name, pa.string()) for name in PARTITIONS])]),
+        )
+        yield from dataset.to_batches(columns=list(columns))
+
+
+TEXTS = (
+    "run_id",
+    "phase",
+    "uuid",
+    "slot",
+    "driver",
+    "sheet",
+    "metric",
+    "unit",
+    "verdict",
+    "delivered_verdict",
+    "reason",
+)
+NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled")
+
+
+def _arrow_schema() -> Any:
+    import pyarrow as pa
+
+    fields = [(name, pa.string()) for name in TEXTS] + [(name, pa.float64()) for name in NUMBERS]
+    return pa.schema([*fields, ("simulated", pa.bool_())])
+
+
+def rows_of(judgement: Judgement, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row per metric of a judged run.
+
+    `value` in the metric's SI unit; `standard_uncertainty` likewise, absolute, None where dispersion is unknown;
+    `per_clock` work per clock and SM; `throttled` the share of samples with a reason to slow down for heat or power.
+    """
+    from gpuassay.uncertainty import combined
+    from gpuassay.verdict import measurements
+
+    record = judgement.record
+    assert record is not None
+    measured = dict(measurements(record))
+    for verdict in judgement.verdicts:
+        found = measured.get(verdict.metric)
+        known = found is not None and found.dispersion_known and found.rate is not None
+        yield {
+            "run_id": record.run["run_id"],
+            "phase": job["phase"],
+            "uuid": job["uuid"],
+            "slot": job["slot"],
+            "driver": str(record.claims.get("driver.version") or ""),
+            "sheet": judgement.sheet.name,
+            "metric": verdict.metric,
+            "unit": verdict.unit,
+            "verdict": verdict.verdict,
+            "delivered_verdict": verdict.delivered_verdict,
+            "reason": verdict.reason,
+            "value": None if verdict.measured is None else float(verdict.measured),
+            "standard_uncertainty": float(combined(found.terms)[0] * found.rate) if known and found else None,
+            "per_clock": None if found is None or found.per_clock is None else float(found.per_clock),
+            "share_of_limit": verdict.share_of_limit,
+            "throttled": max((v for k, v in verdict.causes.items() if k not in IDLE_REASONS), default=0.0),
+            "simulated": bool(record.run.get("simulated")),
+        }
+
+
+# Clock-event reasons (nvml.h) that are no slow-down of a part at work.
+IDLE_REASONS = ("GpuIdle", "ApplicationsClocksSetting", "SyncBoost", "DisplayClockSetting")

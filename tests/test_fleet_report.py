@@ -1,0 +1,122 @@
+"""The report on a fleet: planted faults are found, and no text from outside becomes markup."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from gpuassay.cli import cli
+from gpuassay.exit_codes import CONFORMS, USAGE
+from gpuassay.fleet import job as jobs
+from gpuassay.fleet import outliers, report, simulate
+from gpuassay.fleet.store import Store
+
+GPUS = 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """60 simulated GPUs, number 50 slow; the last one failed and carries a hostile name."""
+    made = Store.create(tmp_path_factory.mktemp("fleet") / "s")
+    for gpu in simulate.gpus(GPUS):
+        job = {"store": str(made.path), "key": f"{gpu['uuid']}.alone", "phase": "alone", "profile": "quick"}
+        jobs.assay({**job, "against": "H20", "limit_s": 9.0, "simulated_s": 0.0, "campaign": "c", **gpu})
+    place = {"uuid": "GPU-<script>", "node": "=1+1", "slot": "00", "phase": "alone", "campaign": "c"}
+    made.set_status(
+        "GPU-<script>.alone", state="failed", reason="<script>alert(1)</script>", attempt=2, retried=True, **place
+    )
+    return made
+
+
+def test_the_planted_gpu_is_to_be_pulled_and_says_why(store: Store) -> None:
+    fleet = report.build(store)
+    assert simulate.planted(50) == "tensor.bf16"
+    reasons = " ".join(fleet.pull["GPU-SIMULATED-000050.alone"])
+    assert "tensor.bf16 below the sheet" in reasons
+    assert "tensor.bf16 unlike its siblings" in reasons
+    assert fleet.simulated
+    assert sum(fleet.verdicts.values()) == GPUS + 1
+
+
+def test_planted_parts_are_found_and_few_others() -> None:
+    """1 % of the parts, each 3 % slow on one metric: recall at least 0.95, false alarms at most 0.05 of those named."""
+    gpus, metrics = 2000, 40
+    rng = np.random.default_rng(20261124)
+    x = 1000 * (1 + rng.normal(0, simulate.SPREAD, (gpus, metrics)))
+    bad = rng.choice(gpus, gpus // 100, replace=False)
+    x[bad, rng.integers(0, metrics, len(bad))] *= simulate.BAD_FACTOR
+    at, of = np.divmod(np.arange(gpus * metrics), metrics)
+    rows = pd.DataFrame({"phase": "alone", "part": "P", "metric": of, "node": at // 8, "gpu": at, "x": x.ravel()})
+    named = set(outliers.find(rows).query("outlier")["gpu"])
+    assert len(named & set(bad)) >= 0.95 * len(bad)
+    assert len(named - set(bad)) <= 0.05 * len(named)
+
+
+def test_few_or_equal_siblings_tell_nothing() -> None:
+    rows = pd.DataFrame({"phase": "a", "part": "P", "metric": "m", "node": "n", "x": [1.0, 1.0, 9.0]})
+    assert not outliers.find(rows)["outlier"].any()
+    rows = pd.DataFrame({"phase": "a", "part": "P", "metric": "m", "node": "n", "x": [1.0] * 20})
+    assert not outliers.find(rows)["outlier"].any()
+
+
+@pytest.mark.parametrize("form", ["html", "md", "csv", "json", "junit"])
+def test_no_text_from_outside_is_markup(store: Store, form: str, tmp_path: Path) -> None:
+    target = tmp_path / "report"
+    arguments = ["fleet", "report", str(store.path), "--format", form, "-o", str(target)]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == CONFORMS, result.output
+    text = target.read_text(encoding="utf-8")
+    assert form in ("csv", "json") or "<script" not in text
+    assert CliRunner().invoke(cli, arguments).exit_code == USAGE  # nothing is overwritten
+    assert CliRunner().invoke(cli, [*arguments, "--force"]).exit_code == CONFORMS
+    check: Any = {"csv": _is_csv, "json": _is_json, "junit": _is_junit, "html": _is_html, "md": _is_markdown}[form]
+    check(text)
+
+
+def _is_csv(text: str) -> None:
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == GPUS + 1
+    assert next(r for r in rows if "script" in r["uuid"])["node"] == "'=1+1"
+
+
+def _is_json(text: str) -> None:
+    found = json.loads(text)
+    assert found["counts"]["failed"] == 1
+    assert found["retried"] == ["GPU-<script>.alone"]
+
+
+def _is_junit(text: str) -> None:
+    suite = ET.fromstring(text)
+    assert int(suite.get("tests", 0)) == len(suite.findall("testcase")) == GPUS + 1
+    assert int(suite.get("failures", 0)) == len(suite.findall(".//failure")) >= 2
+
+
+def _is_html(text: str) -> None:
+    assert text.count('role="img"') >= simulate.METRICS
+    assert "SIMULATED: no GPU was measured here." in text
+    assert "http" not in text.replace("http://www.w3.org/", "")  # self-contained
+
+
+def _is_markdown(text: str) -> None:
+    assert "SIMULATED" in text
+
+
+def test_a_store_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["fleet", "report", str(tmp_path)])
+    assert result.exit_code == USAGE
+    assert "is no fleet store" in result.output
+
+
+def test_an_empty_store_gives_a_report(tmp_path: Path) -> None:
+    fleet = report.build(Store.create(tmp_path / "s"))
+    assert not fleet.pull
+    for form in ("html", "md", "csv", "json", "junit"):
+        assert report.render(fleet, form)
