@@ -92,6 +92,7 @@ import stat
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -548,8 +549,13 @@ class Record:
             int64; ``work`` (in ``work_unit``), ``event_s``, ``host_s``, ``globaltimer_s``,
             ``start_host_s`` (s) float64, NaN where null; ``sm_id``, ``sm_cycles`` int64 arrays
             and ``sm_work`` float64 arrays of one length per row; then any further keys of the
-            lines.  Without rounds the frame is empty and has the same columns.
+            lines.  Without rounds the frame is empty and has the same columns. Each call gives a
+            frame of its own.
         """
+        return self._rounds_frame.copy()
+
+    @cached_property
+    def _rounds_frame(self) -> DataFrame:
         import numpy as np
 
         arrays = {"sm_id": np.int64, "sm_cycles": np.int64, "sm_work": np.float64}

@@ -54,9 +54,7 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
 
 def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Iterable[Section]:
     drawn = pictures.draw(judgement, record) if draw else {}
-    yield Section(
-        "part", "The part and its claims", tables=(_claims(record), *_choice(judgement)), pictures=drawn.get("part", ())
-    )
+    yield Section("part", "The part and its claims", tables=(_claims(record), *_choice(judgement)))
     yield Section(
         "matrix",
         "Verdict per metric",
@@ -70,7 +68,9 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Ite
     )
     yield evidence.capped(judgement, drawn.get("capped", ()))
     yield evidence.findings(judgement)
+    yield evidence.honesty(judgement)
     yield evidence.conditions(record, drawn.get("conditions", ()))
+    yield evidence.variants(judgement, drawn.get("variants", ()))
     yield evidence.method(record)
     yield evidence.budget(judgement)
     missing = [v for v in judgement.verdicts if v.verdict == "not measured"]
@@ -81,6 +81,7 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Ite
         (table("Not measured", ("metric", "reason"), [(v.metric, v.reason) for v in missing]),) if missing else (),
     )
     yield Section("limits", "What such a measurement cannot show", LIMITS)
+    yield evidence.regulation(judgement)
     yield _conformity(judgement)
     yield _laboratory(judgement, record, lab)
 

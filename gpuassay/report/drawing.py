@@ -18,7 +18,7 @@ def style() -> dict[str, Any]:
     """matplotlib's settings. Text from outside is never parsed as mathematics."""
     return {
         "svg.hashsalt": "gpuassay",
-        "svg.fonttype": "path",
+        "svg.fonttype": "none",
         "text.parse_math": False,
         "font.family": "DejaVu Sans",
         "font.size": 8.5,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from .. import sheets
+from ..metrics import metric
 from ..record import Record
 from ..sheet_audit import acceptance
 from ..telemetry import reason_names
+from ..uncertainty import Term
 from ..units import show
 from ..verdict import Judgement
 from .model import Cell, Picture, Section, Table
@@ -123,34 +126,145 @@ def method(record: Record) -> Section:
     if not record.kernels:
         text = "The record names no kernels: its figures were imported, and cannot be traced to machine code here."
         return Section("method", "Method", (text,))
-    rows, census = [], []
+    rows = []
     for k in record.kernels:
+        if k.get("variant") or metric(str(k["metric"])).curve_point is not None:
+            continue  # the same kernel, on other data or another shape
         check = k["check"]
         passed = "not checked" if check is None else "passed" if check["passed"] else "failed"
-        sources = (str(k["source_sha256"] or "-")[:16], str(k["cubin_sha256"] or "-")[:16])
-        rows.append((str(k["metric"]), str(k["toolchain"]), str(k["source"]), *sources, passed))
-        if k["operations_per_iteration"] is not None and not k.get("variant"):
-            declared = f"{k['operations_per_iteration']:g} {k['work_unit']}"
-            command = f"gpuassay census --arch {k['architecture']} --metric {k['metric']}"
-            census.append((k["metric"], k["toolchain"], declared, str(k["compiler"] or "-"), command))
-    columns = ("metric", "toolchain", "source", "source SHA-256", "cubin SHA-256", "result check")
-    tables = [_table("Kernels", columns, rows)]
-    if census:
-        headings = ("metric", "toolchain", "work per iteration", "compiler", "command that counts it in the SASS")
-        tables.append(_table("Declared work", headings, census, (2,)))
-    text = "A rate is the declared work over the measured time. Hashes are cut to 16 digits; the record has all."
-    return Section("method", "Method", (text,), tuple(tables))
+        hashes = (str(k["source_sha256"] or "-")[:12], str(k["cubin_sha256"] or "-")[:12])
+        work = "-" if k["operations_per_iteration"] is None else f"{k['operations_per_iteration']:g} {k['work_unit']}"
+        rows.append((str(k["metric"]), str(k["toolchain"]), str(k["source"]), *hashes, work, _instructions(k), passed))
+    columns = (
+        "metric",
+        "toolchain",
+        "source",
+        "its SHA-256",
+        "cubin SHA-256",
+        "work per iteration",
+        "instructions of its loop",
+        "result check",
+    )
+    text = (
+        "A rate is the declared work over the measured time; the work is counted in the machine code (`gpuassay "
+        "census`). Hashes are cut to 12 digits, and points of curves are left out; the record has all."
+    )
+    return Section("method", "Method", (text,), (_table("Kernels", columns, rows, (5,)),))
+
+
+def _instructions(line: dict[str, Any]) -> str:
+    """The census line: how often each instruction that does the work stands in the loop."""
+    counted = line.get("instructions")
+    return ", ".join(f"{times} {name}" for name, times in counted.items()) if isinstance(counted, dict) else "-"
+
+
+def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
+    """What was measured besides the metrics: other data, fewer SMs, footprints; and the sizes that curves show."""
+    from ..latency import shown_size
+
+    tables = []
+    if judgement.hierarchy and judgement.hierarchy.sizes:
+        rows = [
+            (
+                f"{s.level}: {s.curve}",
+                shown_size(s.size_bytes),
+                f"{shown_size(s.lower_bytes)} - {shown_size(s.upper_bytes)}",
+                "-" if s.claimed_bytes is None else shown_size(s.claimed_bytes),
+                s.published_text or "-",
+            )
+            for s in judgement.hierarchy.sizes
+        ]
+        columns = ("level: curve", "found", "interval", "claimed", "sheet")
+        tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
+    if judgement.variants:
+        units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
+        points = [
+            (
+                f"{v.metric}: {v.variant}",
+                str(v.sm_count),
+                show(v.rate, units.get(v.metric, "FLOP/s")),
+                f"{v.per_clock:.1f}",
+                show(v.sm_clock_hz, "Hz"),
+                "-" if v.power_w is None else f"{v.power_w:.0f} W",
+            )
+            for v in judgement.variants
+        ]
+        headings = ("metric: variant", "SMs", "rate", "per clock and SM", "SM clock", "board power")
+        tables.append(_table("Variants, judged by no sheet", headings, points, (1, 2, 3, 4, 5)))
+    empty = () if tables else ("This run measured no curves and no variants.",)
+    return Section("variants", "Curves and variants", empty, tuple(tables), pictures)
+
+
+def honesty(judgement: Judgement) -> Section:
+    """The audit's rows: what the device says of itself against what was measured."""
+    from ..audit import LIMITS
+
+    def value(found: object, unit: str | None) -> str:
+        if found is None:
+            return "-"
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        return show(float(found), unit or "1") if isinstance(found, int | float) and number else str(found)
+
+    rows = [
+        (
+            r.check,
+            r.verdict,
+            value(r.claim, r.unit),
+            value(r.measured, r.unit),
+            value(r.expanded_uncertainty, r.unit),
+            r.text,
+        )
+        for r in judgement.audit
+    ]
+    columns = ("check", "answer", "claim", "measured", "U", "what was touched, and what a disagreement would mean")
+    tables = (
+        (_table("What the device says of itself, and what was measured", columns, rows, (2, 3, 4)),) if rows else ()
+    )
+    return Section("audit", "Honesty audit", (LIMITS,), tables)
+
+
+def regulation(judgement: Judgement) -> Section:
+    """The figures that an independent test by 91 FR 1684 reports: arithmetic on the measured record."""
+    from ..sheet_audit import rules
+
+    rows = [
+        (f.quantity, f"{f.text} {f.basis or ''}".strip(), a.text, a.words)
+        for f, a in rules.of_judgement(judgement).independent_test()
+    ]
+    text = "Arithmetic with the figures of this report, not legal advice."
+    table = _table("Figures of an independent test by 91 FR 1684", ("quantity", "figure", "threshold", "answer"), rows)
+    return Section("regulation", "Export-control arithmetic", (text,), (table,))
 
 
 def budget(judgement: Judgement) -> Section:
-    """Every term of every metric, as relative standard uncertainties."""
-    rows = []
-    for v in judgement.verdicts:
+    """One row per metric, one column per term, as relative standard uncertainties; then what each term is."""
+    shown = [v for v in judgement.verdicts if v.budget and metric(v.metric).curve_point is None]
+    names = list(dict.fromkeys(term.name for v in shown for term in v.budget))
+    rows, about = [], {}
+    for v in shown:
+        terms = {term.name: term for term in v.budget}
+        rows.append((v.metric, *(_relative(terms[name]) if name in terms else "-" for name in names)))
         for term in v.budget:
-            freedom = float(term.degrees_of_freedom)
-            shown = "infinite" if math.isinf(freedom) else f"{freedom:.0f}"
-            relative = f"{float(term.relative):.3%}"
-            rows.append((v.metric, term.name, relative, term.evaluation, term.distribution, shown, term.source))
-    columns = ("metric", "term", "u, relative", "type", "distribution", "degrees of freedom", "source")
-    text = "Terms after JCGM 100:2008. U of a result is k times the root of the sum of squares of its own terms."
-    return Section("budget", "Uncertainty budget", (text,), (_table("Terms", columns, rows, (2, 5)),) if rows else ())
+            about[term.name, term.evaluation, term.distribution, term.source] = v.metric
+    text = (
+        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a result is "
+        "k times the root of the sum of squares of its own terms."
+    )
+    if not rows:
+        return Section("budget", "Uncertainty budget", (text,))
+    sources: dict[tuple[str, str, str], list[str]] = {}
+    for name, evaluation, distribution, source in about:
+        sources.setdefault((name, evaluation, distribution), []).append(source)
+    terms_table = _table(
+        "What the terms are",
+        ("term", "type", "distribution", "source"),
+        [(*key, "; ".join(dict.fromkeys(found))) for key, found in sources.items()],
+    )
+    numbers = tuple(range(1, len(names) + 1))
+    tables = (_table("Relative standard uncertainty by term", ("metric", *names), rows, numbers), terms_table)
+    return Section("budget", "Uncertainty budget", (text,), tables)
+
+
+def _relative(term: Term) -> str:
+    freedom = float(term.degrees_of_freedom)
+    return f"{float(term.relative):.3%}" + ("" if math.isinf(freedom) else f" ({freedom:.0f})")

@@ -19,13 +19,10 @@ _Plot = Callable[[Any, Judgement, Record], str]
 def draw(judgement: Judgement, record: Record) -> dict[str, tuple[Picture, ...]]:
     """Per section its pictures. Without matplotlib every picture is left out, and says so."""
     plots: dict[str, tuple[tuple[str, _Plot], ...]] = {
-        "part": (("Rate of each SM", curves.sm_map),),
         "matrix": (("Sheet against measured", _intervals), ("Roofline", curves.roofline)),
         "capped": (("Where the difference comes from", _waterfall), ("Shape curve", curves.shape)),
-        "conditions": (
-            ("The run over time", curves.series),
-            ("Latency and bandwidth over footprint", curves.footprint),
-        ),
+        "conditions": (("The run over time", curves.series),),
+        "variants": (("Latency and bandwidth over footprint", curves.footprint), ("Rate of each SM", curves.sm_map)),
     }
     return {key: tuple(_picture(title, plot, judgement, record) for title, plot in row) for key, row in plots.items()}
 
