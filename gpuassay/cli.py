@@ -19,7 +19,7 @@ from . import __version__
 from .cli_audit import audit
 from .cli_fleet import fleet, gate
 from .cli_report import report
-from .cli_shared import decision_options, exit_code, measure_device, print_judgement
+from .cli_shared import decision_options, exit_code, language_option, measure_device, print_judgement
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
 from .exit_codes import CONFORMS, DIFFERS, NO_GPU, fail
@@ -110,6 +110,7 @@ def cli() -> None:
     help="delivered: the exit code also follows the absolute rates against the printed figures.",
 )
 @decision_options
+@language_option
 @click.option(
     "--json",
     "as_json",
@@ -125,6 +126,7 @@ def verify(
     require: str,
     confidence: float,
     guard: float,
+    lang: str,
     as_json: bool,
 ) -> None:
     """Measure a GPU and hold it against its sheet.
@@ -147,7 +149,7 @@ def verify(
         fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))
     if replay is not None:
         _say_replayed(judgement)
-    print_judgement(judgement, as_json)
+    print_judgement(judgement, as_json, lang)
     if not as_json:
         click.echo(f"\nRecord: {path}")
     sys.exit(exit_code(judgement, require))

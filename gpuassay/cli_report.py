@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_shared import decision_options
+from .cli_shared import decision_options, language_option
 from .exit_codes import CONFORMS, fail
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ FORMATS = ("html", "md", "csv", "json", "junit", "pdf")
     help="Default: gpuassay-RUN.html or .pdf here, standard output for the other formats. '-' is standard output.",
 )
 @click.option("--lab", type=click.Path(path_type=Path), metavar="TOML", help="Laboratory, customer, item and so on.")
+@language_option
 @click.option("--force", is_flag=True, help="Replace the output where it exists.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the JSON output, and nothing else.")
 @decision_options
@@ -42,6 +43,7 @@ def report(
     form: str,
     output: Path | None,
     lab: Path | None,
+    lang: str,
     force: bool,
     schema: bool,
     confidence: float,
@@ -73,7 +75,7 @@ def report(
     try:
         stated = read_lab(lab) if lab else Lab()
         judgement = _judge(record, against, confidence, guard)
-        text = render(judgement, form, stated)
+        text = render(judgement, form, stated, lang)
     except (LabError, MissingExtra) as error:
         fail(str(error))
     assert judgement.record is not None
@@ -87,9 +89,9 @@ def report(
     click.echo(f"Report: {output}", err=True)
 
 
-def render(judgement: Judgement, form: str, lab: Lab) -> str | bytes:
-    """The judgement in one of FORMATS. Raises MissingExtra."""
-    from .report import document, html, junit, markdown, pdf, tidy
+def render(judgement: Judgement, form: str, lab: Lab, lang: str = "en") -> str | bytes:
+    """The judgement in one of FORMATS; `lang` puts what people read into a language. Raises MissingExtra."""
+    from .report import document, html, junit, language, markdown, pdf, tidy
 
     if form == "json":
         return json.dumps(judgement.to_json(), indent=2, allow_nan=False) + "\n"
@@ -97,7 +99,7 @@ def render(judgement: Judgement, form: str, lab: Lab) -> str | bytes:
         return tidy.write(judgement)
     if form == "junit":
         return junit.write(judgement)
-    made = document.build(judgement, lab, draw=form != "md")
+    made = language.translated(document.build(judgement, lab, draw=form != "md"), lang)
     if form == "pdf":
         return pdf.write(made)
     return markdown.write(made) if form == "md" else html.write(made)

@@ -38,6 +38,15 @@ def decision_options(command: Any) -> Any:
     return confidence(guard(command))
 
 
+language_option = click.option(
+    "--lang",
+    type=click.Choice(["en", "zh"]),
+    default="en",
+    show_default=True,
+    help="Language of what people read; zh: Simplified Chinese. Names, numbers, units and JSON stay as they are.",
+)
+
+
 def exit_code(judgement: Judgement, require: str) -> int:
     """The worse of what is required: capability alone, or delivery too."""
     words = [judgement.overall] + ([judgement.overall_delivered] if require == "delivered" else [])
@@ -79,11 +88,16 @@ def _part(device: int) -> str:
     return str(claims.get("name", "gpu"))
 
 
-def print_judgement(judgement: Judgement, as_json: bool) -> None:
+def print_judgement(judgement: Judgement, as_json: bool, lang: str = "en") -> None:
     """The terminal report, or one JSON document."""
     if as_json:
         click.echo(json.dumps(judgement.to_json(), indent=2, allow_nan=False))
         return
     from . import report
+    from .report.html import MissingExtra
+    from .report.language import translated_lines
 
-    report.console().print(report.judgement(judgement))
+    try:
+        report.console().print(translated_lines(report.judgement(judgement), lang))
+    except MissingExtra as error:
+        fail(str(error))

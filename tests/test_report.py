@@ -52,7 +52,10 @@ def test_html_is_one_small_file_whose_pictures_have_words(judgement: Judgement) 
 
 def test_the_order_is_answer_first_then_evidence(judgement: Judgement) -> None:
     keys = [section.key for section in document.build(judgement, draw=False).sections]
-    wanted = "part matrix capped findings conditions method budget missing limits conformity laboratory"
+    wanted = (
+        "part matrix capped findings audit conditions variants method budget missing limits regulation conformity "
+        "laboratory"
+    )
     assert keys == wanted.split()
 
 

@@ -180,24 +180,33 @@ def _shade(axes: Any, telemetry: Any, start: float) -> list[str]:
     return list(seen)
 
 
-def footprint(figure: Any, _: Judgement, record: Record) -> str:
-    """Time per byte, and bandwidth, over the footprint, from rounds that name theirs."""
-    rounds = record.rounds()
-    rounds = rounds[rounds["footprint_bytes"].fillna(0) > 0] if "footprint_bytes" in rounds else rounds[:0]
-    rounds = rounds[(rounds["work_unit"] == "B") & rounds["event_s"].notna()]
-    curves = {
-        str(name): (group["work"] / group["event_s"]).groupby(group["footprint_bytes"]).median()
-        for name, group in rounds.groupby("metric")
-    }
-    curves = {name: curve for name, curve in curves.items() if len(curve) > 2}
-    if not curves:
+def footprint(figure: Any, judgement: Judgement, _: Record) -> str:
+    """Latency and bandwidth over the footprint, and the sizes that their knees show."""
+    found = judgement.hierarchy
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for point in found.points if found else ():
+        curves.setdefault(point.curve, []).append((point.footprint_bytes, point.cost_s))
+    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 2}
+    if not curves or found is None:
         raise MissingData("the run measured no curve over footprints")
-    figure.set_size_inches(8, 3.6)
-    axes = figure.subplots()
-    for place, (name, curve) in enumerate(curves.items()):
-        axes.plot(curve.index / 2**20, curve / 1e12, "o-", ms=3.5, color=LINES[place % 6], label=name)
-    axes.set_xscale("log", base=2)
-    axes.set(xlabel="footprint, MiB", ylabel="TB/s", ylim=(0, None))
-    axes.legend(frameon=False)
-    words = (f"{name} {show(curve.max(), 'B/s')} to {show(curve.min(), 'B/s')}" for name, curve in curves.items())
-    return "Bandwidth over footprint, highest to lowest: " + "; ".join(words) + "."
+    figure.set_size_inches(8, 0.6 + 2.1 * len(curves))
+    panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    words = []
+    for place, (axes, (name, points)) in enumerate(zip(panels, curves.items(), strict=True)):
+        latency = name.startswith("latency.")
+        values = [cost * 1e9 if latency else 1e-12 / cost for _, cost in points]
+        axes.plot([size / 2**20 for size, _ in points], values, "o-", ms=3, color=LINES[place % 6])
+        axes.set_ylabel(f"{name}, {'ns' if latency else 'TB/s'}")
+        axes.set_ylim(0, None)
+        for size in (size for size in found.sizes if size.curve == name):
+            axes.axvspan(size.lower_bytes / 2**20, size.upper_bytes / 2**20, color=LINES[1], alpha=0.15, linewidth=0)
+            axes.axvline(size.size_bytes / 2**20, color=LINES[1], linewidth=1)
+            axes.annotate(
+                size.level, (size.size_bytes / 2**20, max(values)), (3, -2), textcoords="offset points", va="top"
+            )
+            words.append(f"{size.level} by {name} {size.size_bytes / 2**20:.3g} MiB")
+        words.append(f"{name} {min(values):.3g} to {max(values):.3g} {'ns' if latency else 'TB/s'}")
+    panels[-1].set_xscale("log", base=2)
+    panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panels[-1].set_xlabel("footprint, MiB; shaded: the interval of each size found")
+    return "Curves over the footprint: " + "; ".join(words) + "."

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from .model import Document, Table
 
-LABELS = {"identification": "Identification", "contents": "Contents"}
+LABELS = {"identification": "Identification", "contents": "Contents"}  # the page's own words
 
 
 class MissingExtra(Exception):
@@ -21,12 +21,16 @@ def write(document: Document) -> str:
         from markupsafe import Markup
     except ImportError as error:
         raise MissingExtra("an HTML report needs Jinja2: pip install 'gpuassay[report]'") from error
+    from .language import LANGUAGES, translator
+
+    code = next(code for code, (lang, _) in LANGUAGES.items() if lang == document.language)
+    labels = {name: translator(code)(text) for name, text in LABELS.items()}
     here = files(__package__)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"data_uri": _data_uri, "widths": _widths}
     template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
     css = Markup(here.joinpath("template.css").read_text(encoding="utf-8"))
-    return template.render(d=document, css=css, labels=LABELS) + "\n"
+    return template.render(d=document, css=css, labels=labels) + "\n"
 
 
 def _widths(table: Table) -> list[str]:
