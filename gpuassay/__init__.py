@@ -1,6 +1,7 @@
 """gpuassay: is this GPU what its spec sheet says it is?
 
-`gpuassay.load(path)` gives a run record's rounds as one pandas DataFrame; `gpuassay.read(path)` the whole record.
+`gpuassay.load(path)` gives the rounds of a record, or of a directory or glob of them, as one pandas DataFrame,
+`gpuassay.estimates(paths)` one row per record and metric, `gpuassay.read(path)` one whole record.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .record import load, read
+    from .record import read
+    from .store import estimates, load
 
-__all__ = ["__version__", "load", "read"]
+__all__ = ["__version__", "estimates", "load", "read"]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the record module only where it is used, so that `gpuassay --help` stays quick."""
-    if name in ("load", "read"):
-        from . import record
+    """Loads the modules only where they are used, so that `gpuassay --help` stays quick."""
+    if name == "read":
+        from .record import read
 
-        return getattr(record, name)
+        return read
+    if name in ("estimates", "load"):
+        from . import store
+
+        return getattr(store, name)
     raise AttributeError(f"module 'gpuassay' has no attribute {name!r}")

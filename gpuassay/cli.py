@@ -17,6 +17,7 @@ import click
 
 from . import __version__
 from .cli_audit import audit
+from .cli_compare import compare, history
 from .cli_fleet import fleet, gate
 from .cli_report import report
 from .cli_shared import decision_options, exit_code, language_option, measure_device, print_judgement
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Measure": ("verify",),
     "Judge": ("judge", "identify", "audit", "sheets"),
-    "Report": ("report",),
+    "Report": ("report", "compare", "history"),
     "Fleets": ("fleet", "gate"),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
@@ -298,7 +299,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (audit, calibrate, fleet, gate, identify, judge, report, selftest, sheets):
+for _command in (audit, calibrate, compare, fleet, gate, history, identify, judge, report, selftest, sheets):
     cli.add_command(_command)
 
 

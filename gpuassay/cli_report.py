@@ -71,7 +71,7 @@ def report(
     if record is None:
         raise click.UsageError("name a RECORD, or 'reference' for the shipped one")
     if output is not None and output != Path("-"):
-        _refuse(output, force)
+        refuse(output, force)
     try:
         stated = read_lab(lab) if lab else Lab()
         judgement = _judge(record, against, confidence, guard)
@@ -81,11 +81,11 @@ def report(
     assert judgement.record is not None
     if output is None and form in ("html", "pdf"):
         output = Path(f"gpuassay-{_name(str(judgement.record.run['run_id']))}.{form}")
-        _refuse(output, force)
+        refuse(output, force)
     if output is None or output == Path("-"):
         click.echo(text, nl=False)
         return
-    _write(output, text if isinstance(text, bytes) else text.encode())
+    write(output, text if isinstance(text, bytes) else text.encode())
     click.echo(f"Report: {output}", err=True)
 
 
@@ -123,12 +123,12 @@ def _name(run_id: str) -> str:
     return "".join(c for c in run_id if c.isalnum())[:32] or "report"
 
 
-def _refuse(path: Path, force: bool) -> None:
+def refuse(path: Path, force: bool) -> None:
     if path.exists() and not force:
         fail(f"{path} exists and is not overwritten; add --force or choose another file with -o")
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """All of it or nothing."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -111,7 +111,6 @@ __all__ = [
     "Record",
     "RecordError",
     "RecordWriter",
-    "load",
     "new_record_path",
     "new_run_id",
     "read",
@@ -599,15 +598,6 @@ def _frame(rows: list[dict[str, Any]], types: dict[str, str]) -> DataFrame:
     return pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=types.get(name, "object")) for name in known | extra}
     )
-
-
-def load(path: str | Path) -> DataFrame:
-    """The rounds of the record at `path` as a pandas DataFrame, as `Record.rounds` gives them.
-
-    Raises:
-        RecordError: as `read` does.
-    """
-    return read(path).rounds()
 
 
 def read(path: str | Path) -> Record:

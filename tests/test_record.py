@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuassay import record
+from gpuassay import record, store
 from gpuassay.record import Record, RecordError, RecordWriter
 
 RUN: dict[str, Any] = {
@@ -139,7 +139,7 @@ def test_everything_written_is_read_back(good: Path) -> None:
 
 
 def test_rounds_frame(good: Path) -> None:
-    frame = record.load(good)
+    frame = store.load(good)
     assert tuple(frame.columns) == record.ROUND_COLUMNS
     assert list(frame["index"]) == [0, 1, 2]
     assert frame["index"].dtype == np.int64
@@ -219,7 +219,7 @@ def test_numpy_values_are_written_as_numbers(tmp_path: Path) -> None:
     with RecordWriter(path) as writer:
         writer.write("run", **RUN)
         writer.write("round", **fields)
-    frame = record.load(path)
+    frame = store.load(path)
     assert frame["index"][0] == 3
     assert list(frame["sm_cycles"][0]) == [2**40, 2**40 + 1]
 

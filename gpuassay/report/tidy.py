@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
+from typing import Any
 
 from ..verdict import Judgement
 
@@ -44,6 +46,15 @@ def write(judgement: Judgement) -> str:
         }
         row = (more[column] if column in more else getattr(v, column) for column in COLUMNS)
         writer.writerow([plain(value) for value in row])
+    return out.getvalue()
+
+
+def rows(found: Sequence[dict[str, Any]]) -> str:
+    """Rows that all have the same keys, with a header line; an absent value (None, NaN) is an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(found[0] if found else ())
+    writer.writerows(["" if value != value else plain(value) for value in row.values()] for row in found)
     return out.getvalue()
 
 
