@@ -9,7 +9,7 @@ VENV := .venv
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help setup verify test lint format clean
+.PHONY: help setup verify test lint format docs clean
 .NOTPARALLEL:
 
 # The driver's CUDA major version decides between the cuda12 and cuda13 extras; 13 where there is no driver.
@@ -34,6 +34,7 @@ help:
 	@echo "make verify   measure this machine's GPU and judge it (without a GPU: judge a reference recording)"
 	@echo "make test     format check, lint, types and every test that needs no GPU"
 	@echo "make lint     format check, lint and types only"
+	@echo "make docs     build the manual into site/ (open site/index.html)"
 	@echo "make format   format the sources and apply safe lint fixes"
 	@echo "make setup    only build the private environment in $(VENV); the targets above do it themselves"
 	@echo "make clean    remove the environment, caches and build outputs (results/ stays)"
@@ -72,10 +73,13 @@ lint: $(READY)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 
+docs: $(READY)
+	$(VENV)/bin/mkdocs build --strict --quiet
+
 format: $(READY)
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/ruff check --fix
 
 clean:
-	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find gpuassay kernels suites tests -name __pycache__ -type d -prune -exec rm -rf {} +
