@@ -277,6 +277,7 @@ class CudaWorkload:
         self._cupy.get_default_memory_pool().free_all_blocks()
         free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
         array_bytes = min(LARGEST_ARRAY_BYTES, int(free_bytes * RESERVE) // kernel.arrays)
+        footprint_bytes = footprint_bytes or kernel.footprint_bytes
         if footprint_bytes is not None:
             array_bytes = min(array_bytes, footprint_bytes // kernel.arrays)
         chunks = max(1, array_bytes // kernel.chunk_bytes)

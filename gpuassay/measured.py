@@ -161,6 +161,8 @@ def _nominal_bytes_per_s(record: Record) -> float | None:
 
 
 def _left_in_l2(record: Record, rounds: DataFrame) -> float:
+    if not str(rounds["metric"].iloc[0]).startswith("memory."):
+        return 0.0  # to be served by L2 is what an L2 kernel is for, and shared memory and L1 never reach it
     footprint_bytes, l2_bytes = _footprint_bytes(record, rounds), record.claims.get("l2.size")
     return float(l2_bytes) / footprint_bytes if footprint_bytes and l2_bytes else 0.0
 

@@ -6,6 +6,7 @@ counts whether the machine code does what is declared here, and a rate is (decla
 
 from __future__ import annotations
 
+from .cache import CACHE_KERNELS
 from .declare import ArithmeticKernel, Check, Kernel, MemoryKernel
 from .latency import LATENCY_KERNELS, ChaseKernel
 from .memory import MEMORY_KERNELS
@@ -16,6 +17,7 @@ KERNELS: tuple[Kernel, ...] = (
     *VECTOR_KERNELS,
     *TENSOR_KERNELS,
     *MEMORY_KERNELS,
+    *CACHE_KERNELS,
     *LATENCY_KERNELS,
 )
 

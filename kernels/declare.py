@@ -142,13 +142,15 @@ class MemoryKernel(Kernel):
 
     Arguments: (stamps, counter, array_chunks, total_chunks, *input arrays, output, parameter where there is one).
     The output is an array like the inputs, or one word where `output_is_sum`. `work_per_iteration` counts every
-    byte read and every byte written for one chunk; `chunk_bytes` is that chunk's size in one array.
+    byte read and every byte written for one chunk; `chunk_bytes` is that chunk's size in one array. `footprint_bytes`:
+    all arrays together, where the kernel is not for memory far beyond L2.
     """
 
     word: type[np.generic] = np.uint32
     chunk_bytes: int = 65536
     input_arrays: int = 0
     output_is_sum: bool = False
+    footprint_bytes: int | None = None
 
     @property
     def arrays(self) -> int:

@@ -75,6 +75,18 @@ memory_read(ARGUMENTS, const uint4 *source, unsigned *sum) {
     atomicAdd(sum, total);
 }
 
+// The same past L1 (.cg), for arrays that L2 holds.
+extern "C" __global__ void __launch_bounds__(threads, 2)
+memory_read_l2(ARGUMENTS, const uint4 *source, unsigned *sum) {
+    unsigned total = 0;
+    CHUNK_LOOP({
+        uint4 value[vectors];
+        EACH_VECTOR value[v] = __ldcg(source + start + v * threads);
+        EACH_VECTOR total += value[v].x + value[v].y + value[v].z + value[v].w;
+    });
+    atomicAdd(sum, total);
+}
+
 extern "C" __global__ void __launch_bounds__(threads, 2)
 memory_write(ARGUMENTS, uint4 *target, unsigned seed) {
     CHUNK_LOOP({

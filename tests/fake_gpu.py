@@ -16,7 +16,7 @@ import pytest
 
 from gpuassay import timing
 from gpuassay.device import DeviceError, Mark
-from gpuassay.kernels import Check
+from gpuassay.kernels import Check, MemoryKernel
 from gpuassay.links import PcieLink
 from gpuassay.throughput import limit
 
@@ -181,7 +181,10 @@ class FakeDevice:
             raise DeviceError("FAKE: out of memory")
         if kernel.work_unit == "load":
             return FakeChase(self, kernel, footprint_bytes or kernel.usual_footprint_bytes)
-        return FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
+        workload = FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
+        if isinstance(kernel, MemoryKernel):
+            workload.footprint_bytes = footprint_bytes or kernel.footprint_bytes or 32 * 2**30
+        return workload
 
 
 class FakeWorkload:
@@ -192,7 +195,7 @@ class FakeWorkload:
         self.cubin_sha256 = "f" * 64
         self.compiler = "FAKE"
         self.architecture = kernel.architecture_for(device.compute_capability)
-        self.footprint_bytes = 32 * 2**30 if kernel.work_unit == "B" else 0
+        self.footprint_bytes = 0
         self.launches = []
         self.kept = []
 
@@ -205,7 +208,12 @@ class FakeWorkload:
         settled = model.settled_clock + (1 - model.settled_clock) * np.exp(-len(self.launches) * self.round_s / 0.1)
         clock_hz = model.sm_clock_hz * (settled if self.round_s > ROUND_S else 1)
         blocks = self.sms * kernel.blocks_per_sm
-        if kernel.work_unit == "B":
+        if isinstance(kernel, MemoryKernel):
+            # Of nominal; L2 does 2.5 times what memory does, for the share of the footprint that it holds.
+            share = model.rates.get(kernel.metric, 0.94)
+            beyond = missed(self.footprint_bytes, model.l2_bytes) if self.footprint_bytes else 1.0
+            rate = share / (beyond + (1 - beyond) / 2.5) * (1 + device.rng.normal(0, model.noise))
+            rate *= model.numba if kernel.toolchain == "numba" else 1
             rate *= model.nominal_bytes_per_s / model.sm_clock_hz / model.sm_count
         iterations = round(self.round_s * clock_hz * rate / kernel.work_per_iteration / kernel.blocks_per_sm)
         cycles = iterations * kernel.work_per_iteration * kernel.blocks_per_sm / rate

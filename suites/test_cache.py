@@ -1,0 +1,34 @@
+"""How many bytes per clock do shared memory, L1 and L2 give, and where does each level end?"""
+
+import pytest
+
+from gpuassay.timing import Measure, burst, point
+
+pytestmark = [pytest.mark.gpu]
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+# Dense around the L2 sizes of parts (4 to 128 MiB), chosen without a look at what the driver claims.
+FOOTPRINTS = sorted(
+    {
+        *(round(MIB * 2 ** (step / 8) / (64 * KIB)) * 64 * KIB for step in range(8 * 2, 8 * 8)),
+        *(MIB * 2**step // 4 for step in range(3)),
+        *(GIB * 2**step // 2 for step in range(6)),
+    }
+)
+
+
+@burst
+@pytest.mark.quick
+def test_l2_read(measure: Measure) -> None:
+    measure("l2.read", "cuda c++")
+
+
+@burst
+@pytest.mark.parametrize("metric", ["shared.read", "shared.write", "l1.read", "l2.write"])
+def test_cache(measure: Measure, metric: str) -> None:
+    measure(metric, "cuda c++")
+
+
+@point
+@pytest.mark.parametrize("footprint_bytes", FOOTPRINTS)
+def test_read_over_footprint(measure: Measure, footprint_bytes: int) -> None:
+    measure("memory.read", "cuda c++", footprint_bytes=footprint_bytes)
