@@ -13,6 +13,7 @@ Suites can also be run by hand: `pytest --pyargs gpuassay.suites`. Without --gpu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -99,14 +100,31 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
     if path is None:
         yield None
         return
-    with RecordWriter(path) as writer:
+    claims = gpu.claims()
+    uuid = next((str(claim["value"]) for claim in claims if claim["quantity"] == "uuid"), None)
+    with _alone_on(uuid), RecordWriter(path) as writer:
         run_id = request.config.getoption("--gpuassay-run-id") or new_run_id()
         writer.write("run", **_run_line(run_id, request.config.getoption("--gpuassay-profile")))
-        writer.write("device", claims=gpu.claims())
+        writer.write("device", claims=claims)
         with Telemetry(gpu.sensors(), writer.write):
             yield writer
         failed = request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
         writer.close("failed" if failed else "complete")
+
+
+@contextlib.contextmanager
+def _alone_on(uuid: str | None) -> Iterator[None]:
+    """Holds the GPU against other runs of this program; leaves pytest where one has it."""
+    from . import lock
+
+    with contextlib.ExitStack() as held:
+        try:
+            if uuid is not None:
+                held.enter_context(lock.hold(uuid))
+        except lock.LockError as error:
+            print(f"gpuassay: {error}", file=sys.stderr)
+            pytest.exit(str(error), returncode=NO_GPU)
+        yield
 
 
 @pytest.fixture

@@ -301,5 +301,7 @@ class FakeOperation:
 
 
 @pytest.fixture(scope="session")
-def gpu():
+def gpu(tmp_path_factory):
+    # Every fake is a card of its own, unless FAKE_LOCKS says whose machine it is in.
+    os.environ["XDG_RUNTIME_DIR"] = os.environ.get("FAKE_LOCKS") or str(tmp_path_factory.mktemp("locks"))
     return FakeDevice(Model(**json.loads(os.environ.get("FAKE_GPU", "{}"))))
