@@ -29,7 +29,8 @@ class ContextLost(Exception):
 
 
 def cuda_failure(error: BaseException) -> tuple[str, bool] | None:
-    """What failed, and whether the context went with it; None for an error that is not CUDA's.
+    """What failed, and whether the context went with it; None for an error that neither is CUDA's nor was
+    raised from one.
 
     Told by the names of the classes that CuPy and Numba raise and by their codes, so that neither need be imported.
     """
@@ -39,6 +40,6 @@ def cuda_failure(error: BaseException) -> tuple[str, bool] | None:
     if isinstance(error, MemoryError):  # CuPy's OutOfMemoryError is one
         return f"out of memory: {error}", False
     if not names & _CUDA_ERRORS:
-        return None
+        return cuda_failure(error.__cause__) if error.__cause__ is not None else None
     code = getattr(error, "status", getattr(error, "code", None))
     return f"{error}".partition("\n")[0], code not in _CALL_REFUSED

@@ -183,9 +183,6 @@ def measure(
         data: Data = "random",
         footprint_bytes: int | None = None,
     ) -> None:
-        from .device import DeviceError
-        from .kernels.compile import CompileError
-
         name = metric + (SUSTAINED if sustained else "")
         variant = f"{sms} SMs" if sms else None if data == "random" else data
         if footprint_bytes is not None:
@@ -206,8 +203,6 @@ def measure(
                 data=data,
                 footprint_bytes=footprint_bytes,
             )
-        except (DeviceError, CompileError) as error:
-            _not_measured(record, progress, name, str(error), toolchain, variant)
         except Exception as error:
             _failed(request.config, record, progress, (name, toolchain, variant), error)
         if footprint_bytes and 0 < workload.footprint_bytes < 0.9 * footprint_bytes:
@@ -298,14 +293,17 @@ def skip_if_done(config: pytest.Config, benchmark: Benchmark) -> None:
 def _failed(
     config: pytest.Config, record: RecordWriter | None, progress: _Progress, benchmark: Benchmark, error: Exception
 ) -> NoReturn:
-    """A CUDA error out of the middle of a benchmark: named, recorded, and no rate. Others are raised on."""
+    """What the GPU, its driver or a compiler refused: named, recorded, and no rate. Other errors are raised on."""
+    from .device import DeviceError
     from .faults import CONTEXT_LOST, cuda_failure
+    from .kernels.compile import CompileError
 
-    failure = cuda_failure(error)
-    if failure is None:
-        raise error
     metric, toolchain, variant = benchmark
-    what, lost = failure
+    what, lost = cuda_failure(error) or ("", False)
+    if isinstance(error, DeviceError | CompileError):
+        what = str(error)
+    if not what:
+        raise error
     if not lost:
         _not_measured(record, progress, metric, what, toolchain, variant)
     reason = f"the CUDA context was lost: {what}"

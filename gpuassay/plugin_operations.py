@@ -34,7 +34,6 @@ def measure_operation(
 
     def run(metric: str, toolchain: str = "cuda c++", *, by_events: bool = False) -> None:
         from . import timing
-        from .device import DeviceError
 
         benchmark._timer = timing.gpu_timer if by_events else timing.host_timer
         marks = gpu.marks if by_events else timing.host_marks
@@ -42,8 +41,6 @@ def measure_operation(
         progress.start(f"{metric} ({toolchain})")
         try:
             operation = gpu.operation(metric, toolchain)
-        except DeviceError as error:
-            _not_measured(record, progress, metric, toolchain, str(error))
         except Exception as error:
             _failed(request.config, record, progress, (metric, toolchain, None), error)
         starts: list[int] = []
@@ -60,8 +57,6 @@ def measure_operation(
             progress.say(_shown(lines))
             if metric in ("pcie.h2d", "pcie.d2h", "pcie.both"):
                 _report_link(gpu, record, operation, lines)
-        except DeviceError as error:
-            _not_measured(record, progress, metric, toolchain, str(error))
         except Exception as error:
             _failed(request.config, record, progress, (metric, toolchain, None), error)
         finally:
@@ -82,6 +77,7 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
         from itertools import combinations, permutations
 
         from .device import DeviceError
+        from .faults import cuda_failure
 
         count = gpu.device_count()
         progress.start(f"peer.{way}")
@@ -97,6 +93,8 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
             try:
                 _write(record, _by_hand(gpu, name))
             except DeviceError as error:
+                if (cuda_failure(error) or ("", False))[1]:
+                    _failed(request.config, record, progress, benchmark, error)
                 if record is not None:
                     record.write("not_measured", metric=name, reason=str(error), toolchain="cuda c++")
             except Exception as error:

@@ -15,7 +15,7 @@ from typing import Any
 from . import record as records
 from .record import Record, RecordWriter, utc_now
 
-__all__ = ["Benchmark", "ResumeError", "begin", "done", "other_gpu"]
+__all__ = ["Benchmark", "ResumeError", "begin", "done", "other_gpu", "resumable"]
 
 Benchmark = tuple[str, str, str | None]  # metric, toolchain, variant
 
@@ -36,16 +36,16 @@ def finished(lines: Iterable[dict[str, Any]]) -> set[Benchmark]:
     """The benchmarks of which these lines hold everything."""
     found: set[Benchmark] = set()
     current: Benchmark | None = None
+    measured = False  # the current one has a round
     for line in lines:
-        kind = line["kind"]
-        over = kind in ("audit", "end", "not_measured") or (kind == "finding" and line["code"] == "resumed")
-        failed = kind == "finding" and line["code"] == "check-failed"
-        if current and (over or (kind == "kernel" and benchmark_of(line) != current) or failed):
-            found.add(current)
-        if over or failed:
-            current = None
-        elif kind == "kernel":
-            current = benchmark_of(line)
+        kind, code = line["kind"], line.get("code")
+        if kind == "round":
+            measured = True
+        # An end mark proves nothing: Ctrl-C may come between two rounds.
+        elif kind in ("kernel", "audit", "not_measured") or code in ("resumed", "check-failed"):
+            if current is not None and (measured or code == "check-failed"):
+                found.add(current)
+            current, measured = (benchmark_of(line) if kind == "kernel" else None), False
     return found
 
 
@@ -70,19 +70,25 @@ def other_gpu(taken: Record, claims: list[dict[str, Any]]) -> str | None:
     return None
 
 
+def resumable(path: Path) -> Record:
+    """Reads a record that has something left to measure. Raises record.RecordError, ResumeError."""
+    taken = records.read(path)
+    if taken.complete:
+        raise ResumeError(f"{path} is complete, there is nothing to resume: judge it with --replay {path}")
+    if taken.run["samples"] != "kept":
+        raise ResumeError(f"{path} keeps no samples, so it cannot be completed: measure anew")
+    if not taken.claim_rows:
+        raise ResumeError(f"{path} ends before it says which GPU it is of, so nothing is lost: measure anew")
+    return taken
+
+
 def begin(old: Path, new: Path, run_id: str) -> Record:
     """Makes the record `new` with what run `old` finished and the finding `resumed`; `old` is only read.
 
     Host times are copied as they are, or, where the host's clock started anew since (a reboot), moved before all times
     to come. Returns the old record. Raises record.RecordError, ResumeError, OSError.
     """
-    taken = records.read(old)
-    if taken.complete:
-        raise ResumeError(f"{old} is complete, there is nothing to resume: judge it with --replay {old}")
-    if taken.run["samples"] != "kept":
-        raise ResumeError(f"{old} keeps no samples, so it cannot be completed: measure anew")
-    if not taken.claim_rows:
-        raise ResumeError(f"{old} ends before it says which GPU it is of, so nothing is lost: measure anew")
+    taken = resumable(old)
     lines = _lines(old)
     kept = [line for line in lines if _is_kept(line, finished(lines))]
     moved_s = _moved_s(kept)

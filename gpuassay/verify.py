@@ -110,6 +110,17 @@ def measure(
     return path
 
 
+def profile_to_resume(path: Path) -> str:
+    """The profile of a run that can be resumed. Raises record.RecordError, VerifyError."""
+    try:
+        profile = resume.resumable(path).run["profile"]
+    except resume.ResumeError as error:
+        raise VerifyError(str(error)) from error
+    if profile not in PROFILES:
+        raise VerifyError(f"{path} was made with no profile of this program ({profile!r:.40}): measure anew")
+    return str(profile)
+
+
 def _begin(resumed: Path, path: Path, run_id: str) -> None:
     try:
         resume.begin(resumed, path, run_id)
