@@ -31,7 +31,7 @@ __all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # 
 if TYPE_CHECKING:
     from .device import Data, Device, Operation, Workload
     from .kernels import Kernel
-    from .record import RecordWriter
+    from .record import Record, RecordWriter
     from .resume import Benchmark
 
 
@@ -117,11 +117,31 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
         with Telemetry(gpu.sensors(), writer.write):
             yield writer
         announce(request.config, None)
+        _what_changed(gpu, read(path), writer)
         if request.config.stash.get(LOST, False):
             writer.leave()
             return
         failed = failed_before or request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
         writer.close("failed" if failed else "complete")
+
+
+def _what_changed(gpu: Device, begun: Record, writer: RecordWriter) -> None:
+    """Findings where the device says something else of itself at the end than at the start of the run."""
+    try:
+        claims = {claim["quantity"]: claim["value"] for claim in reversed(gpu.claims())}
+    except Exception as error:  # a GPU that is gone answers nothing
+        text = f"at the end the device did not say any more what it is: {str(error).partition(chr(10))[0]}"
+        writer.write("finding", code="claims-changed", severity="warning", metric=None, text=text)
+        return
+    for quantity in ("name", "uuid", "count.sm", "memory.size", "mig.mode", "ecc.mode", "driver.version"):
+        before, after = begun.claims.get(quantity), claims.get(quantity)
+        if before != after:
+            text = f"during the run {quantity} changed from {before} to {after}"
+            writer.write("finding", code="claims-changed", severity="error", metric=None, text=text)
+    errors = [int(c.get("ecc.errors.uncorrected") or 0) for c in (begun.claims, claims)]
+    if errors[1] > errors[0]:
+        text = f"uncorrected ECC errors rose from {errors[0]} to {errors[1]} during the run: the memory is failing"
+        writer.write("finding", code="ecc-errors", severity="error", metric=None, text=text)
 
 
 def _writer(config: pytest.Config, claims: list[dict[str, Any]]) -> RecordWriter:
@@ -386,8 +406,11 @@ def _from_stamps(kernel: Kernel, stamps: Any) -> dict[str, Any]:
     (clock64 counts per SM, so blocks of one SM share a clock), and the whole launch on the global timer."""
     import numpy as np
 
-    from .device import CLOCK_START, CLOCK_STOP, ITERATIONS, SMID, TIME_START_NS, TIME_STOP_NS
+    from .device import CLOCK_START, CLOCK_STOP, ITERATIONS, SMID, TIME_START_NS, TIME_STOP_NS, DeviceError
 
+    for start, stop, clock in ((CLOCK_START, CLOCK_STOP, "clock64"), (TIME_START_NS, TIME_STOP_NS, "%globaltimer")):
+        if (stamps[:, stop] < stamps[:, start]).any():  # unsigned: the difference would be huge, not negative
+            raise DeviceError(f"{clock} went backwards inside a launch, so nothing can be timed by it")
     smid = stamps[:, SMID].astype(np.int64)
     order = np.unique(smid)
     cycles, work = [], []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -75,6 +76,9 @@ class Model:
     die_at: str | None = None  # metric at which the process is killed
     fault: str | None = None  # how `fault_at` fails: a key of FAULTS
     fault_at: str = "memory.write"
+    backwards: str | None = None  # the clock that runs backwards: event, clock64 or globaltimer
+    changes: dict = field(default_factory=dict)  # claims that are others when asked again
+    gone: bool = False  # a fresh process finds no GPU
     sensor_fault: str | None = None  # how the sensors fail, from their third reading on
     interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
     event_error: float = 0.0  # relative error of the event clock
@@ -199,11 +203,19 @@ class FakeDevice:
         self.sm_count = model.sm_count
         self.marks = []
         self.sticky = None
+        self.asked = 0
         self.rng = np.random.default_rng(20261123)
         self.now_s = 0.0  # the fake's own time, never ahead of the host's
         self.zero_s = time.monotonic()
 
     def claims(self):
+        rows = self.first_claims()
+        self.asked += 1
+        for row in rows if self.asked > 1 else ():
+            row["value"] = self.model.changes.get(row["quantity"], row["value"])
+        return rows
+
+    def first_claims(self):
         model = self.model
         return [
             {"quantity": quantity, "value": value, "unit": unit, "source": "FAKE"}
@@ -211,6 +223,8 @@ class FakeDevice:
                 ("name", model.name, None),
                 ("uuid", model.uuid, None),
                 ("driver.version", model.driver, None),
+                ("ecc.errors.uncorrected", 0, "1"),
+                ("mig.mode", "disabled", None),
                 ("pci.device_id", model.pci_device_id, None),
                 ("compute_capability", model.compute_capability, None),
                 ("count.sm", model.sm_count, "1"),
@@ -256,7 +270,7 @@ class FakeDevice:
         if self.sticky is not None:
             raise CUDARuntimeError(*self.sticky)
         self.advance(1e-6)
-        event_s = self.now_s * (1 + self.model.event_error)
+        event_s = self.now_s * (1 + self.model.event_error) * (-1 if self.model.backwards == "event" else 1)
         self.marks.append(Mark(event_s, self.zero_s + self.now_s))
         return event_s
 
@@ -306,6 +320,9 @@ class FakeWorkload:
         stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)
         stamps[:, 4] = stamps[:, 3] + np.uint64(round(seconds * 1e9))
         stamps[:, 5] = iterations
+        if model.backwards in (columns := {"clock64": (1, 2), "globaltimer": (3, 4)}):
+            one, two = columns[model.backwards]
+            stamps[0, [one, two]] = stamps[0, [two, one]]
         self.kept.append(stamps)
         self.launches.append(len(device.marks))
         device.advance(seconds + LAUNCH_COST_S)
@@ -395,4 +412,6 @@ class FakeOperation:
 def gpu(tmp_path_factory):
     # Every fake is a card of its own, unless FAKE_LOCKS says whose machine it is in.
     os.environ["XDG_RUNTIME_DIR"] = os.environ.get("FAKE_LOCKS") or str(tmp_path_factory.mktemp("locks"))
+    if '"gone": true' in os.environ.get("FAKE_GPU", "") and "--gpuassay-append" in sys.argv:
+        pytest.exit("FAKE: no GPU any more", returncode=4)
     return FakeDevice(Model(**json.loads(os.environ.get("FAKE_GPU", "{}"))))
