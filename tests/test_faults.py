@@ -13,7 +13,7 @@ import pytest
 import gpuassay
 from gpuassay import verify
 from gpuassay.cli_shared import exit_code
-from gpuassay.exit_codes import CONFORMS, INCONCLUSIVE
+from gpuassay.exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE
 
 Measure = Callable[..., Path]
 FAULT_AT = "memory.write"
