@@ -49,10 +49,8 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
             ]
         texts.append(("too-hot", _too_hot(group, telemetry, record)))
         found += [Finding(code, "warning", metric, f"{metric}: {text}") for code, text in texts if text]
-    if _others(telemetry):
-        text = "another process used this GPU during the run: stop it and measure again"
-        found.append(Finding("other-process", "warning", None, text))
-    claimed, seen = record.claims.get("count.sm"), {sm for ids in rounds["sm_id"] for sm in ids}
+    full = rounds[rounds["work_unit"] != "load"]  # a chase runs on as few SMs as its question needs
+    claimed, seen = record.claims.get("count.sm"), {sm for ids in full["sm_id"] for sm in ids}
     if claimed is not None and seen and len(seen) != int(claimed):
         text = f"the device claims {claimed} SMs, {len(seen)} were seen at work"
         found.append(Finding("sm-count-claim", "error", "count.sm", text))
@@ -78,17 +76,6 @@ def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | N
         if slowed:
             return f"slowed down for heat in {slowed / len(masks):.0%} of the readings: cool it and measure again"
     return None
-
-
-def _others(telemetry: DataFrame) -> bool:
-    """Whether a compute process besides this run's was seen. In a container NVML may list this run under the host's
-    process id: then one of the "others" is this run itself."""
-    if "other_processes" not in telemetry:
-        return False
-    others = telemetry["other_processes"].fillna(0)
-    if "own_process_listed" in telemetry:
-        others = others - (1 - telemetry["own_process_listed"].fillna(1))
-    return bool((others > 0).any())
 
 
 def _toolchains(group: DataFrame) -> str | None:

@@ -241,6 +241,14 @@ def _rows(nvml: Any, handle: Any) -> list[_Row]:
             int,
         ),
         ("ecc.mode", None, ("nvmlDeviceGetEccMode",), device, _mode),
+        (
+            "ecc.errors.uncorrected",
+            "1",
+            ("nvmlDeviceGetTotalEccErrors",),
+            # nvml.h: NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC (since the driver was loaded)
+            (handle, 1, 0),
+            int,
+        ),
         ("mig.mode", None, ("nvmlDeviceGetMigMode",), device, _mode),
         ("pcie.generation.current", "1", ("nvmlDeviceGetCurrPcieLinkGeneration",), device, int),
         ("pcie.generation.max", "1", ("nvmlDeviceGetMaxPcieLinkGeneration",), device, int),

@@ -96,6 +96,12 @@ def cli() -> None:
     help="Judge this record instead of measuring; 'reference': the shipped one.",
 )
 @click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RECORD",
+    help="Complete this run, which was cut off, on the same GPU and with its profile, in a new record.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("results"),
@@ -123,6 +129,7 @@ def verify(
     against: str | None,
     device: int,
     replay: str | None,
+    resume: Path | None,
     out: Path,
     require: str,
     confidence: float,
@@ -134,17 +141,24 @@ def verify(
 
     The verdict is about capability: work per clock and SM, and the number of SMs, which no power limit changes. The
     delivered rate, at the clock the part chose, is judged beside it.
+
+    \b
+    gpuassay verify --resume results/RUN.jsonl   # what a run that was cut off still lacks, measured into a new record
     """
     from .decision import Rule
     from .record import RecordError
     from .sheets import SheetError, load
-    from .verify import VerifyError, judge_record, record_path
+    from .verify import VerifyError, judge_record, profile_to_resume, record_path
 
     path = None
+    if resume is not None and replay is not None:
+        fail("--resume measures and --replay does not: give one of them")
     try:
+        if resume is not None:
+            profile = profile_to_resume(resume)
         if against is not None:
             load(against)  # before an hour of measuring, not after
-        path = measure_device(device, profile, out) if replay is None else record_path(replay)
+        path = measure_device(device, profile, out, resume) if replay is None else record_path(replay)
         judgement = judge_record(path, against, Rule(confidence, guard))
     except (RecordError, SheetError, VerifyError) as error:
         fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))

@@ -56,8 +56,9 @@ def exit_code(judgement: Judgement, require: str) -> int:
     return CONFORMS
 
 
-def measure_device(device: int, profile: str, out: Path) -> Path:
-    """Measures, and returns the record's path; ends the program where no GPU can be measured."""
+def measure_device(device: int, profile: str, out: Path, resumed: Path | None = None) -> Path:
+    """Measures, or with `resumed` completes that record in a new one; returns the record's path. Ends the program where
+    no GPU can be measured."""
     from .claims import NoDriver
     from .verify import NoUsableGpu, measure
 
@@ -68,9 +69,10 @@ def measure_device(device: int, profile: str, out: Path) -> Path:
             f"{error} To see a verdict from a recording of a real part: gpuassay verify --replay reference",
             NO_GPU,
         )
-    click.echo(f"Measuring {part} (CUDA device {device}), profile {profile}:", err=True)
+    what = "Measuring" if resumed is None else "Completing the run on"
+    click.echo(f"{what} {part} (CUDA device {device}), profile {profile}:", err=True)
     try:
-        return measure(device=device, profile=profile, out=out, part=part)
+        return measure(device=device, profile=profile, out=out, part=part, resumed=resumed)
     except NoUsableGpu:
         sys.exit(NO_GPU)
 

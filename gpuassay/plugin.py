@@ -13,11 +13,12 @@ Suites can also be run by hand: `pytest --pyargs gpuassay.suites`. Without --gpu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -28,9 +29,10 @@ from .plugin_operations import measure_operation, measure_peers
 __all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # fixtures: pytest finds them here
 
 if TYPE_CHECKING:
-    from .device import Data, Device, Workload
+    from .device import Data, Device, Operation, Workload
     from .kernels import Kernel
-    from .record import RecordWriter
+    from .record import Record, RecordWriter
+    from .resume import Benchmark
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gpuassay-record", metavar="FILE", help="append the run's record to FILE (must not exist)")
     group.addoption("--gpuassay-device", metavar="N", type=int, default=0, help="CUDA device (default: 0)")
     group.addoption("--gpuassay-run-id", metavar="ID", help="the run's id (default: a new one)")
+    group.addoption("--gpuassay-append", action="store_true", help="go on with the record FILE, which has no end yet")
+    group.addoption("--gpuassay-limit", metavar="S", type=float, help="end a benchmark that takes longer (seconds)")
+    group.addoption("--gpuassay-progress-fd", metavar="FD", type=int, help="say there what is being measured")
     group.addoption("--gpuassay-profile", metavar="NAME", default="", help="the profile's name, for the record")
 
 
@@ -47,6 +52,10 @@ SUSTAINED_ROUND_S = 0.050
 
 # Set where a run is interrupted: pytest then tears fixtures down as after a run that finished.
 INTERRUPTED = pytest.StashKey[bool]()
+# Set where the CUDA context is gone: the record stays open for a fresh process.
+LOST = pytest.StashKey[bool]()
+# What an earlier process has measured or given up, where this one goes on with its record.
+DONE = pytest.StashKey[set["Benchmark"]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -61,6 +70,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Markers of the suites."""
+    if (descriptor := config.getoption("--gpuassay-progress-fd")) is not None:
+        os.set_inheritable(descriptor, False)
     config.addinivalue_line("markers", "gpu: needs a real GPU")
     config.addinivalue_line("markers", "quick: part of the quick profile")
     config.addinivalue_line("markers", "full: part of the full profile only")
@@ -91,7 +102,7 @@ def gpu(request: pytest.FixtureRequest) -> Device:
 def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter | None]:
     """The record of this run, with telemetry running beside the measurements; None where none was asked for."""
     from . import timing
-    from .record import RecordWriter, new_run_id
+    from .record import read
     from .telemetry import Telemetry
 
     timing.use(gpu)
@@ -99,14 +110,75 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
     if path is None:
         yield None
         return
-    with RecordWriter(path) as writer:
-        run_id = request.config.getoption("--gpuassay-run-id") or new_run_id()
-        writer.write("run", **_run_line(run_id, request.config.getoption("--gpuassay-profile")))
-        writer.write("device", claims=gpu.claims())
+    claims = gpu.claims()
+    uuid = next((str(claim["value"]) for claim in claims if claim["quantity"] == "uuid"), None)
+    with _alone_on(uuid), _writer(request.config, claims) as writer:
+        failed_before = any(line["code"] == "check-failed" for line in read(path).findings)
         with Telemetry(gpu.sensors(), writer.write):
             yield writer
-        failed = request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
+        announce(request.config, None)
+        _what_changed(gpu, read(path), writer)
+        if request.config.stash.get(LOST, False):
+            writer.leave()
+            return
+        failed = failed_before or request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
         writer.close("failed" if failed else "complete")
+
+
+def _what_changed(gpu: Device, begun: Record, writer: RecordWriter) -> None:
+    """Findings where the device says something else of itself at the end than at the start of the run."""
+    try:
+        claims = {claim["quantity"]: claim["value"] for claim in reversed(gpu.claims())}
+    except Exception as error:  # a GPU that is gone answers nothing
+        text = f"at the end the device did not say any more what it is: {str(error).partition(chr(10))[0]}"
+        writer.write("finding", code="claims-changed", severity="warning", metric=None, text=text)
+        return
+    for quantity in ("name", "uuid", "count.sm", "memory.size", "mig.mode", "ecc.mode", "driver.version"):
+        before, after = begun.claims.get(quantity), claims.get(quantity)
+        if before != after:
+            text = f"during the run {quantity} changed from {before} to {after}"
+            writer.write("finding", code="claims-changed", severity="error", metric=None, text=text)
+    errors = [int(c.get("ecc.errors.uncorrected") or 0) for c in (begun.claims, claims)]
+    if errors[1] > errors[0]:
+        text = f"uncorrected ECC errors rose from {errors[0]} to {errors[1]} during the run: the memory is failing"
+        writer.write("finding", code="ecc-errors", severity="error", metric=None, text=text)
+
+
+def _writer(config: pytest.Config, claims: list[dict[str, Any]]) -> RecordWriter:
+    """A new record with its first two lines, or the one to go on with."""
+    from pathlib import Path
+
+    from . import resume
+    from .record import RecordWriter, new_run_id
+    from .record import read as read_record
+
+    path = Path(config.getoption("--gpuassay-record"))
+    if config.getoption("--gpuassay-append"):
+        if why_not := resume.other_gpu(read_record(path), claims):
+            print(f"gpuassay: {why_not}", file=sys.stderr)
+            pytest.exit(why_not, returncode=NO_GPU)
+        config.stash[DONE] = resume.done(path)
+        return RecordWriter.reopen(path)
+    writer = RecordWriter(path)
+    run_id = config.getoption("--gpuassay-run-id") or new_run_id()
+    writer.write("run", **_run_line(run_id, config.getoption("--gpuassay-profile")))
+    writer.write("device", claims=claims)
+    return writer
+
+
+@contextlib.contextmanager
+def _alone_on(uuid: str | None) -> Iterator[None]:
+    """Holds the GPU against other runs of this program; leaves pytest where one has it."""
+    from . import lock
+
+    with contextlib.ExitStack() as held:
+        try:
+            if uuid is not None:
+                held.enter_context(lock.hold(uuid))
+        except lock.LockError as error:
+            print(f"gpuassay: {error}", file=sys.stderr)
+            pytest.exit(str(error), returncode=NO_GPU)
+        yield
 
 
 @pytest.fixture
@@ -131,15 +203,13 @@ def measure(
         data: Data = "random",
         footprint_bytes: int | None = None,
     ) -> None:
-        from .device import DeviceError
-        from .kernels.compile import CompileError
-
         name = metric + (SUSTAINED if sustained else "")
         variant = f"{sms} SMs" if sms else None if data == "random" else data
         if footprint_bytes is not None:
             variant = f"{footprint_bytes} B"
         if sms and sms > gpu.sm_count:
             pytest.skip(f"the part has {gpu.sm_count} SMs")
+        announce(request.config, (name, toolchain, variant), SUSTAINED_LIMIT_S if sustained else LIMIT_S)
         progress.start(f"{name} ({variant or toolchain})")
         kernel = _choose(metric, toolchain, gpu.compute_capability)
         if kernel is None:
@@ -153,10 +223,11 @@ def measure(
                 data=data,
                 footprint_bytes=footprint_bytes,
             )
-        except (DeviceError, CompileError) as error:
-            _not_measured(record, progress, name, str(error), toolchain, variant)
+        except Exception as error:
+            _failed(request.config, record, progress, (name, toolchain, variant), error)
         if footprint_bytes and 0 < workload.footprint_bytes < 0.9 * footprint_bytes:
             variant = f"{workload.footprint_bytes} B"
+            skip_if_done(request.config, (name, toolchain, variant))
             _largest_footprint(record, metric, footprint_bytes, workload.footprint_bytes)
         try:
             if record is not None:
@@ -173,8 +244,10 @@ def measure(
                     record.write("round", **line)
             benchmark.extra_info |= _extra_info(rounds, variant)
             progress.done(rounds)
+        except Exception as error:
+            _failed(request.config, record, progress, (name, toolchain, variant), error)
         finally:
-            workload.close()
+            _close(request.config, workload)
 
     return run
 
@@ -189,6 +262,7 @@ def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | No
         from .cuda import CudaDevice
 
         progress = _Progress(request.session, request.node)
+        announce(request.config, (f"audit: {name}", "cuda c++", None), AUDIT_LIMIT_S)
         progress.start(f"audit: {name}")
         if not isinstance(gpu, CudaDevice):
             progress.say("skipped: needs a real GPU")
@@ -200,6 +274,74 @@ def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | No
         progress.say(overall(rows))
 
     return run
+
+
+# How long one benchmark may take before it counts as hung: compiling, checking and 0.8 s of rounds take seconds.
+LIMIT_S = 120.0
+SUSTAINED_LIMIT_S = 180.0
+AUDIT_LIMIT_S = 1200.0
+END_LIMIT_S = 60.0
+
+
+def announce(config: pytest.Config, benchmark: Benchmark | None, limit_s: float = END_LIMIT_S) -> None:
+    """Tells the watching process (supervise.py) what begins now and how long it may take; None: the end of the run.
+
+    Skips what an earlier process has finished or given up. Ends the run where nobody watches any more.
+    """
+    import json
+
+    if benchmark is not None:
+        skip_if_done(config, benchmark)
+        limit_s = config.getoption("--gpuassay-limit") or limit_s
+    descriptor = config.getoption("--gpuassay-progress-fd")
+    if descriptor is None:
+        return
+    try:
+        os.write(descriptor, json.dumps({"benchmark": benchmark, "limit_s": limit_s}).encode() + b"\n")
+    except BrokenPipeError:
+        if benchmark is not None:
+            config.stash[INTERRUPTED] = True
+            pytest.exit("the program that started this run is gone", returncode=130)
+
+
+def skip_if_done(config: pytest.Config, benchmark: Benchmark) -> None:
+    """Skips the test where the record that it goes on with has this benchmark."""
+    if benchmark in config.stash.get(DONE, set()):
+        pytest.skip("in the record already")
+
+
+def _failed(
+    config: pytest.Config, record: RecordWriter | None, progress: _Progress, benchmark: Benchmark, error: Exception
+) -> NoReturn:
+    """What the GPU, its driver or a compiler refused: named, recorded, and no rate. Other errors are raised on."""
+    from .device import DeviceError
+    from .faults import CONTEXT_LOST, cuda_failure
+    from .kernels.compile import CompileError
+
+    metric, toolchain, variant = benchmark
+    what, lost = cuda_failure(error) or ("", False)
+    if isinstance(error, DeviceError | CompileError):
+        what = str(error)
+    if not what:
+        raise error
+    if not lost:
+        _not_measured(record, progress, metric, what, toolchain, variant)
+    reason = f"the CUDA context was lost: {what}"
+    config.stash[LOST] = True
+    if record is not None:
+        said = {"variant": variant} if variant else {}
+        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain, **said)
+        record.write("finding", code="context-lost", severity="warning", metric=metric, text=f"{metric}: {reason}")
+    progress.say(f"not measured: {reason}")
+    pytest.exit(reason, returncode=CONTEXT_LOST)
+
+
+def _close(config: pytest.Config, workload: Workload | Operation) -> None:
+    try:
+        workload.close()
+    except Exception:
+        if not config.stash.get(LOST, False):  # nothing can be freed in a context that is gone
+            raise
 
 
 def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | None:
@@ -264,8 +406,11 @@ def _from_stamps(kernel: Kernel, stamps: Any) -> dict[str, Any]:
     (clock64 counts per SM, so blocks of one SM share a clock), and the whole launch on the global timer."""
     import numpy as np
 
-    from .device import CLOCK_START, CLOCK_STOP, ITERATIONS, SMID, TIME_START_NS, TIME_STOP_NS
+    from .device import CLOCK_START, CLOCK_STOP, ITERATIONS, SMID, TIME_START_NS, TIME_STOP_NS, DeviceError
 
+    for start, stop, clock in ((CLOCK_START, CLOCK_STOP, "clock64"), (TIME_START_NS, TIME_STOP_NS, "%globaltimer")):
+        if (stamps[:, stop] < stamps[:, start]).any():  # unsigned: the difference would be huge, not negative
+            raise DeviceError(f"{clock} went backwards inside a launch, so nothing can be timed by it")
     smid = stamps[:, SMID].astype(np.int64)
     order = np.unique(smid)
     cycles, work = [], []

@@ -28,21 +28,21 @@ def measure_operation(
     request: pytest.FixtureRequest, benchmark: Any, gpu: Device, record: RecordWriter | None
 ) -> Callable[..., None]:
     """measure_operation(metric, toolchain="cuda c++", by_events=False): the steps of this module's docstring."""
-    from .plugin import _Progress
+    from .plugin import LIMIT_S, _close, _failed, _Progress, announce
 
     progress = _Progress(request.session, request.node)
 
     def run(metric: str, toolchain: str = "cuda c++", *, by_events: bool = False) -> None:
         from . import timing
-        from .device import DeviceError
 
         benchmark._timer = timing.gpu_timer if by_events else timing.host_timer
         marks = gpu.marks if by_events else timing.host_marks
+        announce(request.config, (metric, toolchain, None), LIMIT_S)
         progress.start(f"{metric} ({toolchain})")
         try:
             operation = gpu.operation(metric, toolchain)
-        except DeviceError as error:
-            _not_measured(record, progress, metric, toolchain, str(error))
+        except Exception as error:
+            _failed(request.config, record, progress, (metric, toolchain, None), error)
         starts: list[int] = []
 
         def timed() -> None:
@@ -57,10 +57,10 @@ def measure_operation(
             progress.say(_shown(lines))
             if metric in ("pcie.h2d", "pcie.d2h", "pcie.both"):
                 _report_link(gpu, record, operation, lines)
-        except DeviceError as error:
-            _not_measured(record, progress, metric, toolchain, str(error))
+        except Exception as error:
+            _failed(request.config, record, progress, (metric, toolchain, None), error)
         finally:
-            operation.close()
+            _close(request.config, operation)
 
     return run
 
@@ -69,7 +69,7 @@ def measure_operation(
 def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | None) -> Callable[[str], None]:
     """measure_peers(way): every ordered pair of GPUs ("one_way", "both_ways"), or "all_pairs" at once. By the host's
     clock, each round waited for: pytest-benchmark times one thing per test, these are many."""
-    from .plugin import _Progress
+    from .plugin import DONE, LIMIT_S, _failed, _Progress, announce
 
     progress = _Progress(request.session, request.node)
 
@@ -77,6 +77,7 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
         from itertools import combinations, permutations
 
         from .device import DeviceError
+        from .faults import cuda_failure
 
         count = gpu.device_count()
         progress.start(f"peer.{way}")
@@ -85,11 +86,19 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
         chosen = combinations(range(count), 2) if way == "both_ways" else permutations(range(count), 2)
         names = [f"peer.{way}"] if way == "all_pairs" else [f"peer.{way}.{a}-{b}" for a, b in chosen]
         for name in names:
+            benchmark = (name, "cuda c++", None)
+            if benchmark in request.config.stash.get(DONE, set()):
+                continue
+            announce(request.config, benchmark, LIMIT_S)
             try:
                 _write(record, _by_hand(gpu, name))
             except DeviceError as error:
+                if (cuda_failure(error) or ("", False))[1]:
+                    _failed(request.config, record, progress, benchmark, error)
                 if record is not None:
                     record.write("not_measured", metric=name, reason=str(error), toolchain="cuda c++")
+            except Exception as error:
+                _failed(request.config, record, progress, benchmark, error)
         progress.say(f"{len(names)} measured or refused")
 
     return run

@@ -401,6 +401,37 @@ class RecordWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a line handed over is a line that survives the death of this process.
         self._file = self.path.open("xb", buffering=0)
+        _sync_directory(self.path.parent)
+
+    @classmethod
+    def reopen(cls, path: str | Path) -> RecordWriter:
+        """Goes on with a record that has no end mark; half a line at its end is cut off.
+
+        One process at a time may write a record: the caller sees to that.
+
+        Raises:
+            RecordError: no readable record, or one with an end mark.
+        """
+        found = read(path)
+        if found.ended:
+            raise RecordError(found.path, "the record has its end mark and takes no more lines")
+        writer = cls.__new__(cls)
+        writer.path = found.path
+        writer._lock = threading.Lock()
+        writer._broken = False
+        writer._file = found.path.open("r+b", buffering=0)
+        data = found.path.read_bytes()
+        data = data[: data.rfind(b"\n") + 1]
+        writer._sha256 = hashlib.sha256(data)
+        writer._lines = data.count(b"\n")
+        writer._file.truncate(len(data))
+        writer._file.seek(len(data))
+        return writer
+
+    def leave(self) -> None:
+        """Closes the file without an end mark, for another process to go on with (`reopen`)."""
+        with self._lock:
+            self._file.close()
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -498,6 +529,17 @@ class RecordWriter:
         self._lines += 1
 
 
+def _sync_directory(directory: Path) -> None:
+    """A new file survives a power cut only once its directory entry is on the disk too."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems do not know it
+        pass
+    finally:
+        os.close(descriptor)
+
+
 def _dump(kind: str, fields: dict[str, Any]) -> bytes:
     """One line as bytes; ValueError where it would not be read back."""
     try:
@@ -523,6 +565,7 @@ class Record:
         claim_rows: every claim as {"quantity", "value", "unit", "source"}, in file order.
         kernels, findings, not_measured, medians, audit: those lines, in file order.
         complete: whether the run ended as it should: an end mark is there and says "complete".
+        ended: whether an end mark is there, whatever it says.
         problem: why it is not complete, one sentence; None where it is.
     """
 
@@ -536,6 +579,7 @@ class Record:
     medians: list[dict[str, Any]] = field(default_factory=list)
     audit: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
+    ended: bool = False
     problem: str | None = None
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -680,7 +724,7 @@ def _read_lines(path: Path, file: Any) -> Record:
         record.problem = f"The record has no end mark after line {number}: the run was killed or still goes on."
     elif end["status"] != "complete":
         record.problem = "The run failed before its end, as its end mark says."
-    record.complete = record.problem is None
+    record.complete, record.ended = record.problem is None, end is not None
     return record
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .device import Device, Mark
+from .device import Device, DeviceError, Mark
 
 # What the fixture `measure` gives a suite: measure(metric, toolchain, **variant); see plugin.measure.
 Measure = Callable[..., None]
@@ -28,10 +28,13 @@ def use(device: Device) -> None:
 
 
 def gpu_timer() -> float:
-    """Seconds of GPU time; see Device.mark."""
+    """Seconds of GPU time; see Device.mark. Raises DeviceError where that clock went backwards."""
     if _device is None:
         raise RuntimeError("gpu_timer was read before the gpu fixture opened a device")
-    return _device.mark()
+    event_s = _device.mark()
+    if len(_device.marks) > 1 and event_s < _device.marks[-2].event_s:
+        raise DeviceError("the GPU's event clock went backwards, so nothing can be timed by it")
+    return event_s
 
 
 # Readings of the host's clock, for what CUDA events cannot time.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, audit, calibration, hierarchy, measured, sustained
+from . import agreement, audit, calibration, contention, hierarchy, measured, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -192,7 +192,9 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
         )
         findings.append(Finding("samples-not-kept", "warning", None, text))
     elif len(rounds := record.rounds()):
-        findings += agreement.findings(sustained.plain(rounds), record.telemetry(), record)
+        plain, telemetry = sustained.plain(rounds), record.telemetry()
+        findings += contention.findings(plain, telemetry)
+        findings += agreement.findings(contention.clean(plain, telemetry), telemetry, record)
         findings += sustained.findings(rounds)
     return findings
 
@@ -207,8 +209,10 @@ def measurements(record: Record) -> list[tuple[str, Measured]]:
             for line in record.medians
             if line["metric"] in metrics() and not line.get("variant")
         ]
-    rounds, telemetry = sustained.plain(record.rounds()), record.telemetry()
-    seen = {int(sm) for ids in rounds["sm_id"] for sm in ids}
+    telemetry = record.telemetry()
+    rounds = contention.clean(sustained.plain(record.rounds()), telemetry)
+    # A chase runs on as few SMs as its question needs: it says nothing of how many there are.
+    seen = {int(sm) for ids in rounds[rounds["work_unit"] != "load"]["sm_id"] for sm in ids}
     found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
     for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
         of_metric = rounds[rounds["metric"] == name]

@@ -7,12 +7,11 @@ the record holds by then is judged, and headed incomplete.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
 
-from . import record, sheets
+from . import record, resume, sheets, supervise
 from .decision import Rule
 from .exit_codes import NO_GPU
 from .verdict import Judgement, judge
@@ -41,8 +40,18 @@ class NoUsableGpu(Exception):
     """CUDA refused the device. The suites have said why on standard error."""
 
 
-def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments: tuple[str, ...] = ()) -> Path:
+def measure(
+    *,
+    device: int,
+    profile: str,
+    out: Path,
+    part: str,
+    pytest_arguments: tuple[str, ...] = (),
+    resumed: Path | None = None,
+) -> Path:
     """Runs the suites of `profile` on CUDA device `device`; returns the record's path.
+
+    With `resumed`, the record of a run that was cut off, only what that lacks is measured; the new record has both.
 
     The record lies in `out` (made where missing) beside a .log of what pytest printed. Progress goes to standard
     error. Raises VerifyError where `out` cannot be written or no record was begun, NoUsableGpu where CUDA refused.
@@ -87,16 +96,36 @@ def measure(*, device: int, profile: str, out: Path, part: str, pytest_arguments
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CUDA_MODULE_LOADING": "EAGER"}
     with log:
-        try:
-            status = subprocess.run(command, stdout=log, env=environment, check=False).returncode
-        except KeyboardInterrupt:
-            status = 130
+        if resumed is not None:
+            _begin(resumed, path, run_id)
+        status = supervise.run(command, path, log, environment)
+    if resumed is not None and status == NO_GPU:
+        path.unlink()  # it holds only what the old record holds
+        raise NoUsableGpu
     if not path.exists():
         if status == NO_GPU:
             raise NoUsableGpu
         tail = log_tail(Path(log.name))
         raise VerifyError(f"the suites ended (exit {status}) before a record was begun: {tail}")
     return path
+
+
+def profile_to_resume(path: Path) -> str:
+    """The profile of a run that can be resumed. Raises record.RecordError, VerifyError."""
+    try:
+        profile = resume.resumable(path).run["profile"]
+    except resume.ResumeError as error:
+        raise VerifyError(str(error)) from error
+    if profile not in PROFILES:
+        raise VerifyError(f"{path} was made with no profile of this program ({profile!r:.40}): measure anew")
+    return str(profile)
+
+
+def _begin(resumed: Path, path: Path, run_id: str) -> None:
+    try:
+        resume.begin(resumed, path, run_id)
+    except resume.ResumeError as error:
+        raise VerifyError(str(error)) from error
 
 
 def log_tail(log: Path) -> str:

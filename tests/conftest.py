@@ -43,9 +43,15 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> Measure:
     """fake_run(profile="quick", **model) -> path of the record; equal calls share one run."""
     made: dict[str, Path] = {}
 
-    def run(profile: str = "quick", fresh: bool = False, **model: Any) -> Path:
-        key = json.dumps([profile, model], sort_keys=True)
-        if fresh or key not in made:
+    def run(
+        profile: str = "quick",
+        fresh: bool = False,
+        resumed: Path | None = None,
+        options: tuple[str, ...] = (),
+        **model: Any,
+    ) -> Path:
+        key = json.dumps([profile, options, model], sort_keys=True)
+        if fresh or resumed or key not in made:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent)]))
                 patch.setenv("FAKE_GPU", json.dumps(model))
@@ -54,7 +60,8 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> Measure:
                     profile=profile,
                     out=tmp_path_factory.mktemp("runs"),
                     part=str(model.get("name", "FAKE H100")),
-                    pytest_arguments=("-p", "fake_gpu"),
+                    pytest_arguments=("-p", "fake_gpu", *options),
+                    resumed=resumed,
                 )
         return made[key]
 

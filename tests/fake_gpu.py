@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -37,6 +39,7 @@ class Model:
     sm_count: int = 132
     pci_device_id: str = "10de:2330"
     uuid: str = "GPU-FAKE"
+    driver: str = "580.65.06"
     memory_bytes: int = 81559 * 2**20
     sm_clock_hz: float = 1.755e9
     nvml_sm_clock_hz: float | None = None  # None: honest
@@ -71,6 +74,12 @@ class Model:
     fail_check: str | None = None  # metric whose kernel computes wrongly
     other_processes: int = 0
     die_at: str | None = None  # metric at which the process is killed
+    fault: str | None = None  # how `fault_at` fails: a key of FAULTS
+    fault_at: str = "memory.write"
+    backwards: str | None = None  # the clock that runs backwards: event, clock64 or globaltimer
+    changes: dict = field(default_factory=dict)  # claims that are others when asked again
+    gone: bool = False  # a fresh process finds no GPU
+    sensor_fault: str | None = None  # how the sensors fail, from their third reading on
     interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
     event_error: float = 0.0  # relative error of the event clock
     temperature_c: int = 55
@@ -97,12 +106,79 @@ class Model:
         return 0.99 * (limit(metric, self.compute_capability) or 64)
 
 
+class CUDARuntimeError(RuntimeError):
+    """As CuPy raises it: told by its name and its status."""
+
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
+
+def hang():
+    time.sleep(3600)
+
+
+def crash():
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pytest's faulthandler would print a page
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+# What a launch meets, by cudaError_t (driver_types.h). The sticky ones fail every later call of the process too.
+FAULTS = {
+    "allocation": (2, "cudaErrorMemoryAllocation: out of memory"),
+    "launch configuration": (9, "cudaErrorInvalidConfiguration: invalid configuration argument"),
+    "launch resources": (701, "cudaErrorLaunchOutOfResources: too many resources requested for launch"),
+    "no image": (209, "cudaErrorNoKernelImageForDevice: no kernel image is available"),
+    "illegal address": (700, "cudaErrorIllegalAddress: an illegal memory access was encountered"),
+    "launch failure": (719, "cudaErrorLaunchFailure: unspecified launch failure"),
+    "misaligned address": (716, "cudaErrorMisalignedAddress: misaligned address"),
+    "illegal instruction": (715, "cudaErrorIllegalInstruction: an illegal instruction was encountered"),
+    "launch timeout": (702, "cudaErrorLaunchTimeout: the launch timed out and was terminated"),
+    "assert": (710, "cudaErrorAssert: device-side assert triggered"),
+    "hardware stack": (714, "cudaErrorHardwareStackError: hardware stack error"),
+    "ecc": (214, "cudaErrorECCUncorrectable: uncorrectable ECC error encountered"),
+    "nvlink": (220, "cudaErrorNvlinkUncorrectable: uncorrectable NVLink error detected"),
+    "contained": (721, "cudaErrorContained: Invalid access of peer GPU memory over nvlink or a hardware error"),
+    "device lost": (46, "cudaErrorDevicesUnavailable: all CUDA-capable devices are busy or unavailable"),
+    "unknown": (999, "cudaErrorUnknown: unknown error"),
+    "hang": hang,
+    "crash": crash,
+}
+
+
+def sensors_fail(fault, reading):
+    if fault == "slow":
+        time.sleep(0.3)
+    elif fault == "hang":
+        hang()
+    elif fault == "lost":
+        raise RuntimeError("GPU is lost")
+    elif fault == "nonsense":
+        reading |= {"sm_clock_hz": float("nan")}
+    elif fault == "negative":
+        reading |= {"sm_clock_hz": -1.0, "temperature_c": -300, "other_processes": 0, "clock_event_reasons": 1 << 62}
+    elif fault == "not permitted":
+        reading |= dict.fromkeys(reading)
+    elif fault == "words":
+        reading |= {"temperature_c": "hot"}
+    elif fault == "jumping clock":
+        reading |= {"sm_clock_hz": 1.2e9}
+    return reading
+
+
 class FakeSensors:
     def __init__(self, model):
         self.model = model
         self.started = time.monotonic()
+        self.readings = 0
 
     def read(self):
+        self.readings += 1
+        if self.model.sensor_fault is None or self.readings < 3:
+            return self.reading()
+        return sensors_fail(self.model.sensor_fault, self.reading())
+
+    def reading(self):
         return {
             "sm_clock_hz": self.model.nvml_sm_clock_hz or self.model.sm_clock_hz,
             "memory_clock_hz": 2.619e9,
@@ -126,17 +202,29 @@ class FakeDevice:
         self.compute_capability = model.compute_capability
         self.sm_count = model.sm_count
         self.marks = []
+        self.sticky = None
+        self.asked = 0
         self.rng = np.random.default_rng(20261123)
         self.now_s = 0.0  # the fake's own time, never ahead of the host's
         self.zero_s = time.monotonic()
 
     def claims(self):
+        rows = self.first_claims()
+        self.asked += 1
+        for row in rows if self.asked > 1 else ():
+            row["value"] = self.model.changes.get(row["quantity"], row["value"])
+        return rows
+
+    def first_claims(self):
         model = self.model
         return [
             {"quantity": quantity, "value": value, "unit": unit, "source": "FAKE"}
             for quantity, value, unit in (
                 ("name", model.name, None),
                 ("uuid", model.uuid, None),
+                ("driver.version", model.driver, None),
+                ("ecc.errors.uncorrected", 0, "1"),
+                ("mig.mode", "disabled", None),
                 ("pci.device_id", model.pci_device_id, None),
                 ("compute_capability", model.compute_capability, None),
                 ("count.sm", model.sm_count, "1"),
@@ -166,9 +254,23 @@ class FakeDevice:
     def device_count(self):
         return self.model.devices
 
+    def meet(self, metric):
+        """The fault of this metric, or the sticky one that an earlier metric left behind."""
+        if self.sticky is None and metric == self.model.fault_at and self.model.fault is not None:
+            fault = FAULTS[self.model.fault]
+            if callable(fault):
+                fault()
+            if fault[0] not in (2, 9, 701, 209):
+                self.sticky = fault
+            raise CUDARuntimeError(*fault)
+        if self.sticky is not None:
+            raise CUDARuntimeError(*self.sticky)
+
     def mark(self):
+        if self.sticky is not None:
+            raise CUDARuntimeError(*self.sticky)
         self.advance(1e-6)
-        event_s = self.now_s * (1 + self.model.event_error)
+        event_s = self.now_s * (1 + self.model.event_error) * (-1 if self.model.backwards == "event" else 1)
         self.marks.append(Mark(event_s, self.zero_s + self.now_s))
         return event_s
 
@@ -201,6 +303,7 @@ class FakeWorkload:
 
     def launch(self):
         device, kernel, model = self.device, self.kernel, self.device.model
+        device.meet(kernel.metric)
         rate = model.rate(kernel.metric) * (model.numba if kernel.toolchain == "numba" else 1)
         rate *= 1 + device.rng.normal(0, model.noise)
         rate *= model.chip_cap_sms / max(model.chip_cap_sms, self.sms)
@@ -225,6 +328,9 @@ class FakeWorkload:
         stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)
         stamps[:, 4] = stamps[:, 3] + np.uint64(round(seconds * 1e9))
         stamps[:, 5] = iterations
+        if model.backwards in (columns := {"clock64": (1, 2), "globaltimer": (3, 4)}):
+            one, two = columns[model.backwards]
+            stamps[0, [one, two]] = stamps[0, [two, one]]
         self.kept.append(stamps)
         self.launches.append(len(device.marks))
         device.advance(seconds + LAUNCH_COST_S)
@@ -233,6 +339,8 @@ class FakeWorkload:
         return self.kept[launch]
 
     def close(self):
+        if self.device.sticky is not None:
+            raise CUDARuntimeError(*self.device.sticky)
         self.kept = []
 
 
@@ -309,5 +417,9 @@ class FakeOperation:
 
 
 @pytest.fixture(scope="session")
-def gpu():
+def gpu(tmp_path_factory):
+    # Every fake is a card of its own, unless FAKE_LOCKS says whose machine it is in.
+    os.environ["XDG_RUNTIME_DIR"] = os.environ.get("FAKE_LOCKS") or str(tmp_path_factory.mktemp("locks"))
+    if '"gone": true' in os.environ.get("FAKE_GPU", "") and "--gpuassay-append" in sys.argv:
+        pytest.exit("FAKE: no GPU any more", returncode=4)
     return FakeDevice(Model(**json.loads(os.environ.get("FAKE_GPU", "{}"))))

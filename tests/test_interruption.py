@@ -1,0 +1,93 @@
+"""A run that is cut off: what was finished stays, whatever byte was the last."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import gpuassay
+from gpuassay.record import RecordError, RecordWriter
+
+Measure = Callable[..., Path]
+
+
+def lines_of(data: bytes, path: Path) -> int:
+    """How many lines of the record are read back after a cut to `data`."""
+    path.write_bytes(data)
+    record = gpuassay.read(path)
+    lines = (record.kernels, record.findings, record.not_measured, record.rounds(), record.telemetry())
+    return 1 + bool(record.claims) + sum(map(len, lines)) + record.ended
+
+
+def test_a_record_cut_at_any_byte_is_read_and_keeps_every_whole_line(fake_run: Measure, tmp_path: Path) -> None:
+    """As a power cut leaves it, at 200 places behind its first line."""
+    whole = fake_run().read_bytes()
+    first = whole.index(b"\n") + 1
+    places = random.Random(20261124).sample(range(first, len(whole) + 1), 199)
+    for place in (*places, len(whole)):
+        cut = whole[:place]
+        assert lines_of(cut, tmp_path / "cut.jsonl") == cut.count(b"\n")
+
+
+def test_lines_reach_the_disk_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    run = {
+        "run_id": "0",
+        "started": "2026-11-24T00:00:00Z",
+        "instrument": "FAKE",
+        "samples": "kept",
+        "profile": None,
+        "program": {"version": "0", "commit": None},
+        "host": {"python": "", "platform": "", "packages": {}},
+        "argv": [],
+    }
+    with RecordWriter(tmp_path / "run.jsonl") as writer:
+        for kind, fields in (("run", run), ("not_measured", {"metric": "m", "reason": "r"})):
+            writer.write(kind, **fields)
+            assert synced[-1] == writer.path.stat().st_size
+
+
+@pytest.mark.parametrize("half", [b"", b'{"kind":"fin'])
+def test_a_reopened_record_goes_on_as_if_nothing_had_been(fake_run: Measure, tmp_path: Path, half: bytes) -> None:
+    whole = fake_run().read_bytes()
+    path = tmp_path / "cut.jsonl"
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:100]) + half)
+    with RecordWriter.reopen(path) as writer:
+        writer.write("not_measured", metric="m", reason="r")
+    record = gpuassay.read(path)
+    assert record.complete
+    assert record.not_measured == [{"kind": "not_measured", "metric": "m", "reason": "r"}]
+    with pytest.raises(RecordError, match="has its end mark"):
+        RecordWriter.reopen(path)
+
+
+@pytest.mark.parametrize("after_lines", [1, 60, 110])
+def test_a_run_killed_outright_keeps_what_it_had(tmp_path: Path, after_lines: int) -> None:
+    """SIGKILL to the process that measures, once the record has so many lines."""
+    path = tmp_path / "run.jsonl"
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    plugins = ["-p", "pytest_benchmark.plugin", "-p", "gpuassay.plugin", "-p", "fake_gpu", "-p", "no:cacheprovider"]
+    arguments = ["--pyargs", "gpuassay.suites.test_memory", "-m", "quick", f"--gpuassay-record={path}"]
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--import-mode=importlib", *plugins, *arguments]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        seen, deadline = 0, time.monotonic() + 60
+        while seen < after_lines and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+            seen = path.read_bytes().count(b"\n") if path.exists() else 0
+        process.send_signal(signal.SIGKILL)
+    data = path.read_bytes()
+    assert data.count(b"\n") >= seen >= after_lines
+    assert lines_of(data, tmp_path / "copy.jsonl") == data.count(b"\n")
