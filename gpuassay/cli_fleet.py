@@ -209,7 +209,14 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
 @click.command()
 @click.option("--budget", default="30s", show_default=True, metavar="TIME", help="The longest it may take: 30s, 2m.")
 @click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
-@click.option("--device", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
+@click.option(
+    "--device",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="CUDA's number: by PCI order, of what CUDA_VISIBLE_DEVICES leaves.",
+)
 @click.option("--replay", metavar="RECORD", help="Judge this record instead of measuring.")
 @click.option("--openmetrics", type=click.Path(path_type=Path), metavar="FILE", help="For node_exporter: NAME.prom.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Keep the record there.")

@@ -125,6 +125,8 @@ def test_visible_devices_are_indices_or_uuids() -> None:
     assert jobs.visible(found, "") == []
     assert jobs.visible(found, "1") == found[1:]
     assert jobs.visible(found, "GPU-aaaa, MIG-bbbb-2") == found
+    assert jobs.visible(found, "1,0") == [found[1], found[0]]
+    assert jobs.visible(found, "0,7,1") == found[:1]  # nothing after one that does not exist
 
 
 def test_a_node_without_a_gpu_is_named(tmp_path: Path) -> None:
