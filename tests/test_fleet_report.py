@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -17,7 +19,7 @@ from gpuassay.cli import cli
 from gpuassay.exit_codes import CONFORMS, USAGE
 from gpuassay.fleet import job as jobs
 from gpuassay.fleet import outliers, report, simulate
-from gpuassay.fleet.store import Store
+from gpuassay.fleet.store import Store, records_url
 
 GPUS = 60
 
@@ -120,3 +122,23 @@ def test_an_empty_store_gives_a_report(tmp_path: Path) -> None:
     assert not fleet.pull
     for form in ("html", "md", "csv", "json", "junit"):
         assert report.render(fleet, form)
+
+
+def test_links_to_records_hold_from_where_the_page_lies(store: Store, tmp_path: Path) -> None:
+    for folder in (store.path, store.path / "pages", store.path.parent):
+        base = records_url(store, folder / "fleet.html")
+        assert base is not None
+        folder.mkdir(exist_ok=True)
+        page = report.render(report.build(store), "html", base)
+        links = re.findall(r'<a href="([^"#]+)"', page)
+        assert len(links) == GPUS
+        assert all((folder / unquote(link)).is_file() for link in links)
+
+
+def test_a_page_elsewhere_has_no_links_and_no_paths(store: Store, tmp_path: Path) -> None:
+    assert records_url(store, None) is None
+    assert records_url(store, tmp_path / "x" / "fleet.html") is None
+    page = report.render(report.build(store), "html")
+    assert "<a href" not in page
+    assert str(store.path) not in page
+    assert "in the store" in page

@@ -149,12 +149,17 @@ def test_the_words_choose_exactly_the_four_kernels() -> None:
     assert names == {"test_bf16", "test_fma[fp32]", "test_memory[read]", "test_memory[write]"}
 
 
-def test_openmetrics_text_is_read_back(tmp_path: Path) -> None:
+def test_the_textfile_is_prometheus_text_format(tmp_path: Path) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     target = tmp_path / "gpuassay.prom"
-    asked("--replay", "reference", "--openmetrics", str(target))
-    families = {family.name: family for family in text_string_to_metric_families(target.read_text())}
+    asked("--replay", "reference", "--textfile", str(target))
+    text = target.read_text()
+    assert text.endswith("\n")
+    assert "# EOF" not in text  # that would be OpenMetrics
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert {family.type for family in families.values()} == {"gauge"}
+    assert all(sample.timestamp is None for family in families.values() for sample in family.samples)
     assert families["gpuassay_gate_exit_code"].samples[0].value == INCONCLUSIVE
     assert families["gpuassay_metric"].samples
     assert list(tmp_path.iterdir()) == [target]

@@ -167,8 +167,11 @@ def command(part: str, out: Path) -> list[str]:
     return [sys.executable, "-P", "-c", code, part, str(out), WORDS]
 
 
-def write_openmetrics(path: Path, line: dict[str, Any]) -> None:
-    """The line for node_exporter's textfile collector, whole or not at all. Raises OSError."""
+def write_textfile(path: Path, line: dict[str, Any]) -> None:
+    """The line in Prometheus text format, without timestamps, whole or not at all. Raises OSError.
+
+    That format, not OpenMetrics, is what node_exporter's textfile collector reads.
+    """
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
     registry = CollectorRegistry()

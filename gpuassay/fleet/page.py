@@ -48,7 +48,8 @@ details details { margin-left: 1.5rem; }
 {% for s in gpus %}<details><summary>{{ s.slot }} {{ s.uuid }} ({{ s.phase }}): {{ s.overall or s.state }}
 {%- if s.retried %}, tried twice{% endif %}</summary>
 <p>{{ s.summary or s.reason }}
-{% if s.record %}Every sample: <a href="{{ base }}/{{ s.record }}">{{ s.record }}</a>{% endif %}
+{% if s.record %}Every sample: {% if base %}<a href="{{ base }}/{{ s.record|urlencode }}">{{ s.record }}</a>
+{%- else %}records/{{ s.record }} in the store{% endif %}{% endif %}
 </p>{% if s.key in details %}<table><tr><th scope="col">metric</th><th scope="col">value</th><th scope="col">z</th>
 <th scope="col">verdict</th></tr>{% for r in details[s.key] %}<tr><td>{{ r.metric }}</td>
 <td class="n">{{ r.value }}</td>
@@ -58,8 +59,11 @@ details details { margin-left: 1.5rem; }
 """
 
 
-def page(fleet: Fleet) -> str:
-    """The whole page. Metric tables stand only with the GPUs to pull; the others link to their record."""
+def page(fleet: Fleet, base: str | None) -> str:
+    """The whole page; `base` is the URL of the records' folder, None for no links.
+
+    Metric tables stand only with the GPUs to pull; the others link to their record.
+    """
     from jinja2 import Environment
     from markupsafe import Markup
 
@@ -82,7 +86,7 @@ def page(fleet: Fleet) -> str:
         metrics=metrics,
         nodes=nodes,
         details=_details(fleet),
-        base="records",
+        base=base,
     )
 
 

@@ -193,12 +193,12 @@ def document(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def render(fleet: Fleet, form: str) -> str:
-    """The report as html, md, csv, json or junit."""
+def render(fleet: Fleet, form: str, base: str | None = None) -> str:
+    """The report as html, md, csv, json or junit; `base`: see page.page."""
     if form == "html":
         from .page import page
 
-        return page(fleet)
+        return page(fleet, base)
     if form == "json":
         return json.dumps(document(fleet), indent=2, allow_nan=False)
     return {"md": _markdown, "csv": _csv, "junit": _junit}[form](fleet)

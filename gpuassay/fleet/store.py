@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from gpuassay.verdict import Judgement
@@ -46,6 +47,20 @@ def replace_file(path: Path, data: bytes) -> None:
 def slug(text: str) -> str:
     """`text` as one harmless file or partition name: anything but letters, digits, dot, _ and - becomes -."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "unnamed"
+
+
+def records_url(store: Store, output: Path | None) -> str | None:
+    """Where a page at `output` finds the store's records, as a relative URL.
+
+    None where no link would hold: on standard output, and where neither the store lies below the page's folder nor the
+    page in the store, since the two then move apart and the way between them tells of this machine's directories.
+    """
+    if output is None:
+        return None
+    folder, root = output.resolve().parent, store.path.resolve()
+    if not (root.is_relative_to(folder) or folder.is_relative_to(root)):
+        return None
+    return quote(os.path.relpath(root / "records", folder))
 
 
 class Store:
