@@ -134,7 +134,7 @@ class Store:
         assert judgement.record is not None
         run = judgement.record.run
         place = self.rows / f"part={slug(judgement.part)}" / f"node={slug(job['node'])}" / f"date={run['started'][:10]}"
-        table = pa.Table.from_pylist(rows, schema=_arrow_schema())
+        table = pa.Table.from_pylist(rows, schema=row_schema())
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         replace_file(place / f"{slug(run['run_id'])}.parquet", sink.getvalue().to_pybytes())
@@ -150,7 +150,7 @@ class Store:
             self.rows,
             format="parquet",
             partitioning=partitioning,
-            schema=pa.unify_schemas([_arrow_schema(), pa.schema([(name, pa.string()) for name in PARTITIONS])]),
+            schema=pa.unify_schemas([row_schema(), pa.schema([(name, pa.string()) for name in PARTITIONS])]),
         )
         yield from dataset.to_batches(columns=list(columns))
 
@@ -171,7 +171,8 @@ TEXTS = (
 NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled")
 
 
-def _arrow_schema() -> Any:
+def row_schema() -> Any:
+    """The columns of a row file, as rows_of gives them."""
     import pyarrow as pa
 
     fields = [(name, pa.string()) for name in TEXTS] + [(name, pa.float64()) for name in NUMBERS]
