@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpuassay.fleet import simulate
-from gpuassay.fleet.store import Store, row_schema
+from gpuassay.fleet.store import PARQUET, Store, row_schema
 
 
 def fill(store: Store, gpus: int) -> None:
@@ -41,7 +41,7 @@ def fill(store: Store, gpus: int) -> None:
         table = pa.table([given.get(field.name, empty) for field in schema], schema=schema)
         place = store.rows / "part=SIMULATED-H20" / f"node={gpu['node']}" / "date=2026-11-24"
         place.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, place / f"{run_id}.parquet")
+        pq.write_table(table, place / f"{run_id}.parquet", **PARQUET)
         status = {"key": f"{gpu['uuid']}.alone", "state": "ok", "phase": "alone", "run_id": run_id}
         status |= {"uuid": gpu["uuid"], "node": gpu["node"], "slot": gpu["slot"], "part": "SIMULATED H20"}
         status |= {"overall": "conforms", "summary": "SIMULATED", "simulated": True, "record": f"{run_id}.jsonl"}

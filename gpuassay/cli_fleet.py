@@ -196,7 +196,7 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
         fail(f"{output} exists: name another file, or overwrite it by --force")
     try:
         found = Store.open(store)
-        text = report.render(report.build(found), form, records_url(found, output))
+        text = report.render(report.build(found, form == "html"), form, records_url(found, output))
         if output is None:
             click.echo(text)
         else:

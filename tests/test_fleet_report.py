@@ -129,7 +129,7 @@ def test_links_to_records_hold_from_where_the_page_lies(store: Store, tmp_path: 
         base = records_url(store, folder / "fleet.html")
         assert base is not None
         folder.mkdir(exist_ok=True)
-        page = report.render(report.build(store), "html", base)
+        page = report.render(report.build(store, True), "html", base)
         links = re.findall(r'<a href="([^"#]+)"', page)
         assert len(links) == GPUS
         assert all((folder / unquote(link)).is_file() for link in links)
@@ -138,7 +138,7 @@ def test_links_to_records_hold_from_where_the_page_lies(store: Store, tmp_path: 
 def test_a_page_elsewhere_has_no_links_and_no_paths(store: Store, tmp_path: Path) -> None:
     assert records_url(store, None) is None
     assert records_url(store, tmp_path / "x" / "fleet.html") is None
-    page = report.render(report.build(store), "html")
+    page = report.render(report.build(store, True), "html")
     assert "<a href" not in page
     assert str(store.path) not in page
     assert "in the store" in page

@@ -121,6 +121,7 @@ def _picture(picture: tuple[Any, Any, Any], found: dict[str, Any], text: str) ->
     bars.stairs(counts, edges, fill=True, color="#4269a5")
     if counts.sum() > 100:
         bars.set_yscale("symlog", linthresh=1)  # a single outlier must show beside ten thousand others
+        bars.yaxis.set_major_formatter("{x:g}")  # the scale's own, powers of ten as formulas, takes most of the time
     bars.set_title(found["metric"], fontsize=9, parse_math=False)
     bars.set_ylabel("GPUs", fontsize=8)
     odd = odd[np.argsort(-np.abs(odd - found["median"]))][:MOST_MARKS]

@@ -48,8 +48,8 @@ class Fleet:
         return dict(Counter(status.get("overall") or status["state"] for status in self.statuses).most_common())
 
 
-def build(store: Store) -> Fleet:
-    """Reads the store and finds what stands out. The rows of one metric are held at a time."""
+def build(store: Store, details: bool = False) -> Fleet:
+    """Reads the store and finds what stands out; `details` too, for a page. The rows of one metric are held at a time."""
     import pandas as pd
 
     fleet = Fleet(list(store.statuses()))
@@ -75,7 +75,7 @@ def build(store: Store) -> Fleet:
         _count_outliers(fleet, odd)
         _pull(fleet, pd.concat(failed).itertuples(), odd.itertuples())
         fleet.patterns = _patterns(fleet.statuses, set(odd["uuid"].astype(str)), hot)
-        fleet.details = _details(spill, list(fleet.pull)[:MOST_DETAILED])
+        fleet.details = _details(spill, list(fleet.pull)[:MOST_DETAILED] if details else [])
     return fleet
 
 
@@ -179,11 +179,12 @@ def _patterns(statuses: list[dict[str, Any]], odd: set[str], hot: set[str]) -> l
 
 def _together(name: str, rows: DataFrame) -> list[str]:
     """What measuring all GPUs of a node at once costs in one metric: the median ratio of rates."""
-    phase = rows["phase"].astype(str)
-    values = {word: rows[phase == word].groupby("uuid", observed=True)["value"].mean() for word in set(phase)}
-    if not {"alone", "together"} <= set(values):
+    if not {"alone", "together"} <= set(rows["phase"].cat.categories):
         return []
-    ratio = (values["together"] / values["alone"]).median()
+    alone, together = (
+        rows[rows["phase"] == word].groupby("uuid", observed=True)["value"].mean() for word in ("alone", "together")
+    )
+    ratio = (together / alone).median()
     return [f"{name}: {ratio - 1:+.2%} with all GPUs of the node at work"] if ratio == ratio else []
 
 

@@ -21,7 +21,7 @@ COLUMNS = (
     *("value", "per_clock", "throttled"),
 )
 CATEGORIES = ("phase", "uuid", "part", "node", "unit", "verdict")
-ROWS_AT_ONCE = 200_000
+ROWS_AT_ONCE = 50_000
 
 
 class Spill:
@@ -83,7 +83,7 @@ def _chunks(store: Store, counted: Set[str]) -> Iterator[Any]:
     many = 0
 
     def chunk() -> Any:
-        table = pa.Table.from_batches(pieces)
+        table = pa.Table.from_batches(pieces).combine_chunks()  # pieces are small
         return table.filter(pc.is_in(table["run_id"], value_set=runs)).select(COLUMNS)
 
     for batch in store.batches(("run_id", *COLUMNS)):
