@@ -1,4 +1,4 @@
-"""Fills a fleet store with simulated rows, vectorised: `python simulated_store.py STORE GPUS`, for measuring the report.
+"""Fills a fleet store with simulated rows: `python simulated_store.py STORE GPUS`, for measuring the report.
 
 What `fleet run --simulate` writes, less the records: a status and a Parquet file per GPU. Everything says SIMULATED.
 """
