@@ -49,7 +49,7 @@ class Fleet:
 
 
 def build(store: Store, details: bool = False) -> Fleet:
-    """Reads the store and finds what stands out; `details` too, for a page. The rows of one metric are held at a time."""
+    """Reads the store, one metric's rows at a time, and finds what stands out; for a page its details too."""
     import pandas as pd
 
     fleet = Fleet(list(store.statuses()))
