@@ -122,7 +122,7 @@ def _picture(picture: tuple[Any, Any, Any], found: dict[str, Any], text: str) ->
     if counts.sum() > 100:
         bars.set_yscale("symlog", linthresh=1)  # a single outlier must show beside ten thousand others
         bars.yaxis.set_major_formatter("{x:g}")  # the scale's own, powers of ten as formulas, takes most of the time
-    bars.set_title(found["metric"], fontsize=9, parse_math=False)
+    bars.set_title(found["metric"], y=1.0, fontsize=9, parse_math=False)  # y: a place sought for it takes long
     bars.set_ylabel("GPUs", fontsize=8)
     odd = odd[np.argsort(-np.abs(odd - found["median"]))][:MOST_MARKS]
     strip.plot(odd, [0] * len(odd), "|", color="#b3261e", markersize=12)

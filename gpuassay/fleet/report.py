@@ -58,6 +58,8 @@ def build(store: Store, details: bool = False) -> Fleet:
         suspects, failed, hot, tests = [], [], set[str](), 0
         for name in spill.metrics():
             rows = scores(spill.rows(name))
+            if details:
+                spill.keep_scored(name, rows)
             tests += int(rows["p"].notna().sum())
             suspects.append(rows[rows["p"] <= FALSE_ALARM_SHARE])
             failed.append(rows[rows["verdict"].isin(["below", "above"])])
@@ -121,9 +123,8 @@ def _details(spill: Spill, keys: list[str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
     uuids = {key.rpartition(".")[0] for key in keys}
     for name in spill.metrics() if keys else ():
-        rows = scores(spill.rows(name))
         row: Any
-        for row in rows[rows["uuid"].isin(uuids)].itertuples():
+        for row in spill.scored(name, uuids).itertuples():
             if (key := f"{row.uuid}.{row.phase}") in found:
                 found[key].append(
                     {"metric": name, "value": row.value, "unit": str(row.unit), "z": row.z, "verdict": str(row.verdict)}

@@ -21,6 +21,7 @@ COLUMNS = (
     *("value", "per_clock", "throttled"),
 )
 CATEGORIES = ("phase", "uuid", "part", "node", "unit", "verdict")
+SCORED = ("phase", "uuid", "unit", "verdict", "value", "z")
 ROWS_AT_ONCE = 50_000
 
 
@@ -50,6 +51,20 @@ class Spill:
         else:
             rows["x"] = rows["per_clock"].where(rows["per_clock"].notna(), rows["value"])
         return rows
+
+    def keep_scored(self, metric: str, rows: DataFrame) -> None:
+        """Keeps what `scored` gives back."""
+        rows[list(SCORED)].reset_index(drop=True).to_feather(self._scored(metric))
+
+    def scored(self, metric: str, uuids: Set[str]) -> DataFrame:
+        """The kept rows of these GPUs."""
+        import pandas as pd
+
+        rows: DataFrame = pd.read_feather(self._scored(metric))
+        return rows[rows["uuid"].isin(uuids)]
+
+    def _scored(self, metric: str) -> Path:
+        return self._places[metric].with_suffix(".feather")
 
     def _write(self, tables: Iterator[Any]) -> None:
         import pyarrow as pa
