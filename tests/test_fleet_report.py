@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from gpuassay.cli import cli
 from gpuassay.exit_codes import CONFORMS, USAGE
 from gpuassay.fleet import job as jobs
-from gpuassay.fleet import outliers, report, simulate
+from gpuassay.fleet import outliers, report, simulate, spill
 from gpuassay.fleet.store import Store, records_url
 
 GPUS = 60
@@ -142,3 +142,26 @@ def test_a_page_elsewhere_has_no_links_and_no_paths(store: Store, tmp_path: Path
     assert "<a href" not in page
     assert str(store.path) not in page
     assert "in the store" in page
+
+
+def test_the_share_of_false_alarms_needs_only_the_small_p_values() -> None:
+    """Benjamini-Hochberg decides alike on those up to its share as on all."""
+    from scipy import stats
+
+    rng = np.random.default_rng(3)
+    p = np.concatenate([rng.uniform(0, 1, 5000), rng.uniform(0, 1e-5, 40)])
+    whole = stats.false_discovery_control(p) <= outliers.FALSE_ALARM_SHARE
+    small = pd.Series(p)[p <= outliers.FALSE_ALARM_SHARE]
+    found = outliers.adjusted(small, len(p))
+    assert set(found.index[found <= outliers.FALSE_ALARM_SHARE]) == set(np.flatnonzero(whole))
+    assert whole.sum() > 20
+
+
+def test_rows_come_one_metric_at_a_time_and_uncounted_runs_not_at_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "ROWS_AT_ONCE", 500)  # so that a metric's rows come in several pieces
+    runs = [status["run_id"] for status in store.statuses() if status["state"] == "ok"]
+    with spill.by_metric(store, set(runs[:20])) as found:
+        assert len(found.rows("tensor.bf16")) == 20
+        assert set(found.rows("memory.read")["metric"]) == {"memory.read"}
