@@ -4,7 +4,7 @@
 # Only a GPU that fails (1) or is missing (4) drains: an error of the setup (2) or an open question (3) is logged.
 set -u
 IFS=, read -r -a gpus <<<"${SLURM_JOB_GPUS:-}"
-export CUDA_DEVICE_ORDER=PCI_BUS_ID
+unset CUDA_VISIBLE_DEVICES # SLURM_JOB_GPUS counts all GPUs of the node, by PCI order
 for gpu in ${gpus[@]+"${gpus[@]}"}; do
     gpuassay gate --budget 30s --device "$gpu" | logger -t gpuassay 2>/dev/null
     code=${PIPESTATUS[0]}

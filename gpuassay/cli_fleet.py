@@ -190,12 +190,13 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
     gpuassay fleet report fleet/ --format html -o fleet.html
     """
     from .fleet import report
-    from .fleet.store import Store, StoreError, replace_file
+    from .fleet.store import Store, StoreError, records_url, replace_file
 
     if output is not None and output.exists() and not force:
         fail(f"{output} exists: name another file, or overwrite it by --force")
     try:
-        text = report.render(report.build(Store.open(store)), form)
+        found = Store.open(store)
+        text = report.render(report.build(found, form == "html"), form, records_url(found, output))
         if output is None:
             click.echo(text)
         else:
@@ -209,17 +210,29 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
 @click.command()
 @click.option("--budget", default="30s", show_default=True, metavar="TIME", help="The longest it may take: 30s, 2m.")
 @click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
-@click.option("--device", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
+@click.option(
+    "--device",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="CUDA's number: by PCI order, of what CUDA_VISIBLE_DEVICES leaves.",
+)
 @click.option("--replay", metavar="RECORD", help="Judge this record instead of measuring.")
-@click.option("--openmetrics", type=click.Path(path_type=Path), metavar="FILE", help="For node_exporter: NAME.prom.")
+@click.option(
+    "--textfile",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="NAME.prom, Prometheus text format, for node_exporter's textfile collector.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Keep the record there.")
 def gate(
-    budget: str, against: str | None, device: int, replay: str | None, openmetrics: Path | None, out: Path | None
+    budget: str, against: str | None, device: int, replay: str | None, textfile: Path | None, out: Path | None
 ) -> None:
     """May this GPU take a job? One JSON line, and the exit code as the verdict.
 
     The shortest set of kernels that tells a slow tensor core, vector unit or memory, a missing SM and a part posing as
-    another. Nothing is kept unless --out or --openmetrics says where.
+    another. Nothing is kept unless --out or --textfile says where.
 
     \b
     gpuassay gate --budget 30s --against H20 || echo "drain this node"
@@ -227,10 +240,10 @@ def gate(
     from .fleet import gate as gates
 
     line, code = gates.gate(gates.seconds(budget), against, device, replay, out)
-    if openmetrics is not None:
+    if textfile is not None:
         try:
-            gates.write_openmetrics(openmetrics, line)
+            gates.write_textfile(textfile, line)
         except OSError as error:
-            line["metrics_error"] = f"cannot write {openmetrics}: {error.strerror}"
+            line["metrics_error"] = f"cannot write {textfile}: {error.strerror}"
     click.echo(json.dumps(line, allow_nan=False))
     sys.exit(code)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -16,8 +18,8 @@ from click.testing import CliRunner
 from gpuassay.cli import cli
 from gpuassay.exit_codes import CONFORMS, USAGE
 from gpuassay.fleet import job as jobs
-from gpuassay.fleet import outliers, report, simulate
-from gpuassay.fleet.store import Store
+from gpuassay.fleet import outliers, report, simulate, spill
+from gpuassay.fleet.store import Store, records_url
 
 GPUS = 60
 
@@ -120,3 +122,46 @@ def test_an_empty_store_gives_a_report(tmp_path: Path) -> None:
     assert not fleet.pull
     for form in ("html", "md", "csv", "json", "junit"):
         assert report.render(fleet, form)
+
+
+def test_links_to_records_hold_from_where_the_page_lies(store: Store, tmp_path: Path) -> None:
+    for folder in (store.path, store.path / "pages", store.path.parent):
+        base = records_url(store, folder / "fleet.html")
+        assert base is not None
+        folder.mkdir(exist_ok=True)
+        page = report.render(report.build(store, True), "html", base)
+        links = re.findall(r'<a href="([^"#]+)"', page)
+        assert len(links) == GPUS
+        assert all((folder / unquote(link)).is_file() for link in links)
+
+
+def test_a_page_elsewhere_has_no_links_and_no_paths(store: Store, tmp_path: Path) -> None:
+    assert records_url(store, None) is None
+    assert records_url(store, tmp_path / "x" / "fleet.html") is None
+    page = report.render(report.build(store, True), "html")
+    assert "<a href" not in page
+    assert str(store.path) not in page
+    assert "in the store" in page
+
+
+def test_the_share_of_false_alarms_needs_only_the_small_p_values() -> None:
+    """Benjamini-Hochberg decides alike on those up to its share as on all."""
+    from scipy import stats
+
+    rng = np.random.default_rng(3)
+    p = np.concatenate([rng.uniform(0, 1, 5000), rng.uniform(0, 1e-5, 40)])
+    whole = stats.false_discovery_control(p) <= outliers.FALSE_ALARM_SHARE
+    small = pd.Series(p)[p <= outliers.FALSE_ALARM_SHARE]
+    found = outliers.adjusted(small, len(p))
+    assert set(found.index[found <= outliers.FALSE_ALARM_SHARE]) == set(np.flatnonzero(whole))
+    assert whole.sum() > 20
+
+
+def test_rows_come_one_metric_at_a_time_and_uncounted_runs_not_at_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "ROWS_AT_ONCE", 500)  # so that a metric's rows come in several pieces
+    runs = [status["run_id"] for status in store.statuses() if status["state"] == "ok"]
+    with spill.by_metric(store, set(runs[:20])) as found:
+        assert len(found.rows("tensor.bf16")) == 20
+        assert set(found.rows("memory.read")["metric"]) == {"memory.read"}

@@ -6,17 +6,22 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from conftest import H20
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuassay.cli import cli
-from gpuassay.exit_codes import DIFFERS, INCONCLUSIVE, NO_GPU, USAGE
+from gpuassay.exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, USAGE
 from gpuassay.fleet import gate
+from gpuassay.fleet import job as jobs
+
+Measure = Callable[..., Path]
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -44,20 +49,77 @@ def test_bad_input_is_one_line_too(tmp_path: Path) -> None:
     assert asked("--replay", "reference", "--against", "no-such-sheet")[0] == USAGE
 
 
+GPU = {"uuid": "GPU-FAKE-1", "slot": "0", "name": "FAKE H20", "ordinal": "1"}
+
+
 def test_without_a_gpu_the_gate_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuassay.claims.device_count", lambda: 0)
+    monkeypatch.setattr(jobs, "gpus_here", list)
     code, line = asked()
     assert code == NO_GPU
     assert line["verdict"] == "no GPU"
 
 
+def test_a_gpu_off_the_bus_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("GPU is lost")
+
+    monkeypatch.setattr(jobs, "gpus_here", lost)
+    code, line = asked()
+    assert code == NO_GPU
+    assert "GPU is lost" in str(line["reason"])
+
+
 def test_past_its_budget_the_gate_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuassay.claims.device_count", lambda: 1)
-    monkeypatch.setattr("gpuassay.claims.nvml_claims", lambda index: [])
+    monkeypatch.setattr(jobs, "gpus_here", lambda: [GPU])
     monkeypatch.setattr(gate, "command", lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"])
     code, line = asked("--budget", "0.2s")
     assert code == INCONCLUSIVE
     assert "no kernel finished within 0.2 s" in str(line["reason"])
+
+
+def child(record: Path, then: str) -> list[str]:
+    """What stands for the measuring child: it leaves this record, then does this."""
+    code = "import os, shutil, sys, time; shutil.copy(sys.argv[1], os.path.join(sys.argv[2], 'r.jsonl')); "
+    return [sys.executable, "-c", code + then, str(record)]
+
+
+def test_a_whole_run_passes_and_the_same_run_ended_early_does_not(
+    fake_run: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is recorded conforms in each case."""
+    monkeypatch.setattr(jobs, "gpus_here", lambda: [GPU])
+    whole, part = fake_run(**H20), fake_run(**H20, die_at="tensor.bf16")
+    for record, then, budget, code, why in (
+        (whole, "", "30s", CONFORMS, "conform"),
+        (part, "", "30s", INCONCLUSIVE, "not measured: tensor.bf16"),
+        (whole, "sys.exit(9)", "30s", INCONCLUSIVE, "exit code 9"),
+        (whole, "time.sleep(60)", "2s", INCONCLUSIVE, "stopped at the budget of 2 s"),
+    ):
+        monkeypatch.setattr(gate, "command", lambda name, out, r=record, t=then: [*child(r, t), str(out)])
+        found, line = asked("--budget", budget, "--against", "H20")
+        assert (found, line["complete"]) == (code, code == CONFORMS), line
+        assert why in str(line["reason"])
+    assert asked("--replay", str(part), "--against", "H20")[0] == INCONCLUSIVE
+
+
+def test_what_a_broken_run_showed_still_fails_the_gpu(fake_run: Measure) -> None:
+    slow = H20 | {"rates": H20["rates"] | {"memory.read": 0.5}}
+    code, line = asked("--replay", str(fake_run(**slow, die_at="tensor.bf16")), "--against", "H20")
+    assert code == DIFFERS
+    assert line["complete"] is False
+
+
+def test_the_named_device_is_cudas_and_pinned_by_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES=1,0 makes the second GPU of the node CUDA's device 0."""
+    found = [GPU | {"uuid": "GPU-FAKE-0", "ordinal": "0"}, GPU]
+    monkeypatch.setattr(jobs, "gpus_here", lambda: jobs.visible(found, "1,0"))
+    code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES']); sys.exit(4)"
+    monkeypatch.setattr(gate, "command", lambda *_: [sys.executable, "-c", code, str(tmp_path / "seen")])
+    for device, uuid in (("0", "GPU-FAKE-1"), ("1", "GPU-FAKE-0")):
+        status, line = asked("--device", device)
+        assert (status, line["uuid"]) == (NO_GPU, uuid)
+        assert (tmp_path / "seen").read_text() == uuid
+    assert asked("--device", "2")[0] == NO_GPU
 
 
 def test_the_words_choose_exactly_the_four_kernels() -> None:
@@ -87,12 +149,17 @@ def test_the_words_choose_exactly_the_four_kernels() -> None:
     assert names == {"test_bf16", "test_fma[fp32]", "test_memory[read]", "test_memory[write]"}
 
 
-def test_openmetrics_text_is_read_back(tmp_path: Path) -> None:
+def test_the_textfile_is_prometheus_text_format(tmp_path: Path) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     target = tmp_path / "gpuassay.prom"
-    asked("--replay", "reference", "--openmetrics", str(target))
-    families = {family.name: family for family in text_string_to_metric_families(target.read_text())}
+    asked("--replay", "reference", "--textfile", str(target))
+    text = target.read_text()
+    assert text.endswith("\n")
+    assert "# EOF" not in text  # that would be OpenMetrics
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert {family.type for family in families.values()} == {"gauge"}
+    assert all(sample.timestamp is None for family in families.values() for sample in family.samples)
     assert families["gpuassay_gate_exit_code"].samples[0].value == INCONCLUSIVE
     assert families["gpuassay_metric"].samples
     assert list(tmp_path.iterdir()) == [target]

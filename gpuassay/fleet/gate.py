@@ -10,15 +10,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpuassay.exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, USAGE
 
+if TYPE_CHECKING:
+    from gpuassay.verdict import Judgement
+
 # The metrics of the selftest's faults: tensor.bf16 (slow, uncapped, one SM short), vector.fp32, memory.read and .write.
 # Words for pytest's -k, which choose these four of the quick profile's tests.
 WORDS = "test_bf16 or (test_fma and fp32) or (test_memory and (read or write))"
+METRICS = ("tensor.bf16", "vector.fp32", "memory.read", "memory.write")
 CODES = {"conforms": CONFORMS, "does not conform": DIFFERS, "inconclusive": INCONCLUSIVE}
 
 
@@ -44,55 +48,94 @@ def gate(
         try:
             if against is not None:
                 load(against)
+            problem = ""
             if replay:
                 path: Path | None = reference_record() if replay == "reference" else Path(replay)
             else:
-                path, problem = _measure(device, budget_s, out or Path(scratch))
+                gpu = _gpu(device)
+                line["uuid"] = gpu["uuid"]
+                path, problem = _measure(gpu, budget_s, out or Path(scratch))
             if path is None:
                 code = NO_GPU if problem.startswith("no GPU") else INCONCLUSIVE
                 line |= {"verdict": "no GPU" if code == NO_GPU else "inconclusive", "reason": problem}
             else:
-                judgement = judge_record(path, against)
-                record = judgement.record
-                assert record is not None
-                code = CODES[judgement.overall]
-                line |= {
-                    "verdict": judgement.overall,
-                    "reason": judgement.summary,
-                    "part": judgement.part,
-                    "uuid": record.claims.get("uuid"),
-                    "sheet": judgement.sheet.name,
-                    "run_id": record.run["run_id"],
-                    "simulated": bool(record.run.get("simulated")),
-                    "metrics": {
-                        v.metric: {"value": v.measured, "unit": v.unit, "verdict": v.verdict}
-                        for v in judgement.verdicts
-                        if v.verdict not in ("not measured", "not published")
-                    },
-                }
+                line |= _told(judge_record(path, against), problem)
+                code = CODES[line["verdict"]]
+        except _NoGpu as error:
+            code = NO_GPU
+            line |= {"verdict": "no GPU", "reason": str(error)}
         except (RecordError, SheetError, VerifyError, OSError) as error:
             line |= {"reason": str(error)}
             code = USAGE
     return line | {"exit_code": code, "seconds": round(time.monotonic() - started, 3)}, code
 
 
-def _measure(device: int, budget_s: float, out: Path) -> tuple[Path | None, str]:
-    """The record of the short run, or None and why. A run past its budget is stopped: what it recorded counts."""
-    from gpuassay.claims import NoDriver, device_count, nvml_claims
+def _told(judgement: Judgement, problem: str) -> dict[str, Any]:
+    """What the line says of a judged record. `problem`: why the run ended early, or "".
+
+    A run that lacks some of what was asked passes nothing; what it did show may still fail the GPU.
+    """
+    record = judgement.record
+    assert record is not None
+    verdict, reason = judgement.overall, judgement.summary
+    measured = {v.metric for v in judgement.verdicts if v.verdict != "not measured"}
+    missing = [name for name in METRICS if name not in measured]
+    if missing and not problem:
+        problem = f"not measured: {', '.join(missing)}"
+    if not record.complete and not problem:
+        problem = record.problem or "the record is incomplete"
+    if problem and verdict == "conforms":
+        verdict, reason = "inconclusive", f"{problem}; what was measured conforms"
+    return {
+        "verdict": verdict,
+        "reason": reason,
+        "complete": not problem,
+        "part": judgement.part,
+        "uuid": record.claims.get("uuid"),
+        "sheet": judgement.sheet.name,
+        "run_id": record.run["run_id"],
+        "simulated": bool(record.run.get("simulated")),
+        "metrics": {
+            v.metric: {"value": v.measured, "unit": v.unit, "verdict": v.verdict}
+            for v in judgement.verdicts
+            if v.verdict not in ("not measured", "not published")
+        },
+    }
+
+
+class _NoGpu(Exception):
+    """There is no such GPU, or NVML cannot reach it: the reason."""
+
+
+def _gpu(device: int) -> dict[str, str]:
+    """CUDA's device `device`: the so-manieth of those that CUDA_VISIBLE_DEVICES leaves, in its order. Raises _NoGpu."""
+    from gpuassay.claims import NoDriver
+
+    from .job import gpus_here
 
     try:
-        if device >= device_count():
-            return None, f"no GPU {device} here, {device_count()} found"
-        part = str({row["quantity"]: row["value"] for row in nvml_claims(device)}.get("name", "gpu"))
+        found = gpus_here()
     except NoDriver as error:
-        return None, f"no GPU: {error}"
+        raise _NoGpu(f"no GPU: {error}") from error
+    except Exception as error:  # NVML's own, whose class exists only where NVML does: a GPU fell off the bus
+        raise _NoGpu(f"no GPU: NVML cannot reach every GPU of this node: {error}") from error
+    if device >= len(found):
+        raise _NoGpu(f"no GPU {device} here, {len(found)} visible (CUDA_VISIBLE_DEVICES counts)")
+    return found[device]
+
+
+def _measure(gpu: dict[str, str], budget_s: float, out: Path) -> tuple[Path | None, str]:
+    """The record of the short run (None where there is none), and why it is not whole ("" where it is).
+
+    The child sees this GPU alone, by UUID: its CUDA device 0 is the one that was named, whatever orders the others.
+    """
     before = set(out.glob("*.jsonl"))
     child = subprocess.Popen(
-        command(device, part, out),
+        command(gpu["name"], out),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu["uuid"], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
     )
     try:
         status: int | None = child.wait(timeout=budget_s)
@@ -102,28 +145,33 @@ def _measure(device: int, budget_s: float, out: Path) -> tuple[Path | None, str]
         status = None
     found = sorted(set(out.glob("*.jsonl")) - before)
     if found:
-        return found[-1], ""
+        if status is None:
+            return found[-1], f"stopped at the budget of {budget_s:g} s"
+        return found[-1], f"measuring ended with exit code {status}" if status else ""
     if status == NO_GPU:
-        return None, f"no GPU: CUDA refused device {device}"
+        return None, f"no GPU: CUDA refused {gpu['uuid']}"
     late = f"no kernel finished within {budget_s:g} s" if status is None else f"measuring ended with exit code {status}"
     return None, f"{late}: run gpuassay verify on this device"
 
 
-def command(device: int, part: str, out: Path) -> list[str]:
-    """The child that measures the gate's kernels on one device."""
+def command(part: str, out: Path) -> list[str]:
+    """The child that measures the gate's kernels on the one GPU that it sees."""
     code = (
         "import sys; from pathlib import Path; from gpuassay import verify\n"
         "try:\n"
-        "    verify.measure(device=int(sys.argv[1]), profile='quick', out=Path(sys.argv[3]), part=sys.argv[2],\n"
-        "        pytest_arguments=('-k', sys.argv[4]))\n"
+        "    verify.measure(device=0, profile='quick', out=Path(sys.argv[2]), part=sys.argv[1],\n"
+        "        pytest_arguments=('-k', sys.argv[3]))\n"
         "except verify.NoUsableGpu:\n"
         f"    sys.exit({NO_GPU})\n"
     )
-    return [sys.executable, "-P", "-c", code, str(device), part, str(out), WORDS]
+    return [sys.executable, "-P", "-c", code, part, str(out), WORDS]
 
 
-def write_openmetrics(path: Path, line: dict[str, Any]) -> None:
-    """The line for node_exporter's textfile collector, whole or not at all. Raises OSError."""
+def write_textfile(path: Path, line: dict[str, Any]) -> None:
+    """The line in Prometheus text format, without timestamps, whole or not at all. Raises OSError.
+
+    That format, not OpenMetrics, is what node_exporter's textfile collector reads.
+    """
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
     registry = CollectorRegistry()

@@ -145,7 +145,10 @@ def _run(job: dict[str, Any], locks: tuple[int, ...]) -> str:
 
 
 def gpus_here() -> list[dict[str, str]]:
-    """This node's GPUs and MIG instances that CUDA_VISIBLE_DEVICES leaves: uuid and slot. Raises claims.NoDriver."""
+    """This node's GPUs and MIG instances as CUDA numbers them: uuid, slot (PCI address), name, ordinal (of NVML).
+
+    By PCI order, or in the order of CUDA_VISIBLE_DEVICES where it is set. Raises claims.NoDriver, pynvml.NVMLError.
+    """
     from gpuassay.claims import open_nvml
 
     nvml, found = open_nvml(), []
@@ -155,20 +158,28 @@ def gpus_here() -> list[dict[str, str]]:
             slot = str(nvml.nvmlDeviceGetPciInfo(handle).busId)
             parts = _mig_uuids(nvml, handle)
             uuids = parts or [str(nvml.nvmlDeviceGetUUID(handle))]
-            found += [{"uuid": uuid, "slot": slot, "ordinal": str(index)} for uuid in uuids]
+            name = str(nvml.nvmlDeviceGetName(handle))
+            found += [{"uuid": uuid, "slot": slot, "name": name, "ordinal": str(index)} for uuid in uuids]
     finally:
         nvml.nvmlShutdown()
     return visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def visible(found: list[dict[str, str]], wanted: str | None) -> list[dict[str, str]]:
-    """The GPUs that a CUDA_VISIBLE_DEVICES of indices (by PCI order) or UUIDs (or their beginnings) leaves."""
+    """What a CUDA_VISIBLE_DEVICES of indices (by PCI order) or UUIDs (or their beginnings) leaves, in its order.
+
+    CUDA's device n is the n-th entry, and an entry that names nothing hides those after it (CUDA programming guide,
+    "CUDA environment variables").
+    """
     if wanted is None:
         return found
-    names = [name for name in re.split(r"\s*,\s*", wanted.strip()) if name]
-    return [
-        gpu for gpu in found if any(gpu["ordinal"] == n or (len(n) > 3 and gpu["uuid"].startswith(n)) for n in names)
-    ]
+    left: list[dict[str, str]] = []
+    for name in re.split(r"\s*,\s*", wanted.strip()):
+        these = [gpu for gpu in found if gpu["ordinal"] == name or (len(name) > 3 and gpu["uuid"].startswith(name))]
+        if not these:
+            break
+        left += [gpu for gpu in these if gpu not in left]
+    return left
 
 
 def _mig_uuids(nvml: Any, handle: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which GPU is unlike its siblings? Robust statistics on all rows at once; no sheet is looked at here."""
+"""Which GPU is unlike its siblings? Robust statistics, one metric after the other; no sheet is looked at here."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ FEWEST = 8  # siblings; with fewer no spread can be told
 
 
 def find(rows: DataFrame) -> DataFrame:
-    """`rows` (metric, part, node, x) with `z` (of the part), `z_node`, `p`, `p_adjusted`, `outlier`.
+    """`scores` of the rows of any number of metrics, with `p_adjusted` and `outlier`."""
+    rows = scores(rows)
+    rows["p_adjusted"] = adjusted(rows["p"], int(rows["p"].notna().sum()))
+    rows["outlier"] = rows["p_adjusted"] <= FALSE_ALARM_SHARE
+    return rows
+
+
+def scores(rows: DataFrame) -> DataFrame:
+    """`rows` (phase, metric, part, node, x) with `z` (of the part), `z_node`, `p`.
 
     z is the distance from the median in units of 1.4826 MAD. `z_node` takes the median of the siblings in the same
     node and the spread of all such distances of the part, since eight GPUs tell no spread of their own. The p-value is
     Student's t with the siblings less one degrees of freedom, two-sided, of the more extreme of the two, doubled
-    (Bonferroni); then Benjamini and Hochberg (1995) over every GPU and metric of the store.
+    (Bonferroni).
     """
     import numpy as np
     from scipy import stats
@@ -36,12 +44,19 @@ def find(rows: DataFrame) -> DataFrame:
     extreme = np.fmax(rows["z"].abs(), rows["z_node"].abs())
     p = 2 * 2 * stats.t.sf(extreme, np.maximum(many - 1, 1))
     rows["p"] = np.where(np.isnan(extreme), np.nan, np.minimum(1.0, p))
-    known = rows["p"].notna().to_numpy()
-    rows["p_adjusted"] = np.nan
-    if known.any():
-        rows.loc[known, "p_adjusted"] = stats.false_discovery_control(rows.loc[known, "p"].to_numpy())
-    rows["outlier"] = rows["p_adjusted"] <= FALSE_ALARM_SHARE
     return rows
+
+
+def adjusted(p: Series[float], tests: int) -> Series[float]:
+    """p-values adjusted as Benjamini and Hochberg (1995), over `tests` comparisons of which `p` are the smallest.
+
+    Where `p` holds every value up to FALSE_ALARM_SHARE, it decides as all of them would: an adjusted value is never
+    below its own p, so that one left out cannot bring another under that share. NaN stays NaN.
+    """
+    ordered = p.dropna().sort_values()
+    ranks = range(1, len(ordered) + 1)
+    steps = ordered * tests / list(ranks)
+    return steps[::-1].cummin().clip(upper=1.0).reindex(p.index)
 
 
 def _z(deviation: Series[Any], family: list[Any], many: Series[Any], share: float) -> Series[Any]:

@@ -11,8 +11,6 @@ from gpuassay.units import show
 from .outliers import FALSE_ALARM_SHARE
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from .report import Fleet
 
 MOST_MARKS = 200  # outliers drawn per picture; the histogram holds all
@@ -48,7 +46,8 @@ details details { margin-left: 1.5rem; }
 {% for s in gpus %}<details><summary>{{ s.slot }} {{ s.uuid }} ({{ s.phase }}): {{ s.overall or s.state }}
 {%- if s.retried %}, tried twice{% endif %}</summary>
 <p>{{ s.summary or s.reason }}
-{% if s.record %}Every sample: <a href="{{ base }}/{{ s.record }}">{{ s.record }}</a>{% endif %}
+{% if s.record %}Every sample: {% if base %}<a href="{{ base }}/{{ s.record|urlencode }}">{{ s.record }}</a>
+{%- else %}records/{{ s.record }} in the store{% endif %}{% endif %}
 </p>{% if s.key in details %}<table><tr><th scope="col">metric</th><th scope="col">value</th><th scope="col">z</th>
 <th scope="col">verdict</th></tr>{% for r in details[s.key] %}<tr><td>{{ r.metric }}</td>
 <td class="n">{{ r.value }}</td>
@@ -58,8 +57,11 @@ details details { margin-left: 1.5rem; }
 """
 
 
-def page(fleet: Fleet) -> str:
-    """The whole page. Metric tables stand only with the GPUs to pull; the others link to their record."""
+def page(fleet: Fleet, base: str | None) -> str:
+    """The whole page; `base` is the URL of the records' folder, None for no links.
+
+    Metric tables stand only with the GPUs to pull; the others link to their record.
+    """
     from jinja2 import Environment
     from markupsafe import Markup
 
@@ -68,11 +70,9 @@ def page(fleet: Fleet) -> str:
     for status in fleet.statuses:
         nodes.setdefault(status["node"], []).append(status)
     metrics = []
-    groups = dict(list(fleet.rows.groupby(["metric", "part", "phase"], observed=True))) if len(fleet.rows) else {}
-    for found in fleet.metrics:
+    for found, picture in zip(fleet.metrics, fleet.pictures, strict=True):
         text = _caption(found)
-        group = groups[found["metric"], found["part"], found["phase"]]
-        metrics.append({"svg": Markup(_picture(group, found, text)), "text": text})  # matplotlib escapes its texts
+        metrics.append({"svg": Markup(_picture(picture, found, text)), "text": text})  # matplotlib escapes its texts
     return environment.from_string(TEMPLATE).render(
         simulated=fleet.simulated,
         verdicts=fleet.verdicts,
@@ -82,7 +82,7 @@ def page(fleet: Fleet) -> str:
         metrics=metrics,
         nodes=nodes,
         details=_details(fleet),
-        base="records",
+        base=base,
     )
 
 
@@ -95,22 +95,18 @@ def _caption(found: dict[str, Any]) -> str:
 
 
 def _details(fleet: Fleet) -> dict[str, list[dict[str, str]]]:
-    rows: DataFrame = fleet.rows
-    if not len(rows) or not fleet.pull:
-        return {}
-    keys = rows["uuid"].astype(str) + "." + rows["phase"].astype(str)
-    wanted: dict[str, list[dict[str, str]]] = {}
-    row: Any
-    for key, row in zip(keys[keys.isin(list(fleet.pull))], rows[keys.isin(list(fleet.pull))].itertuples(), strict=True):
-        value = "" if row.value != row.value else show(float(row.value), str(row.unit))
-        z = "" if row.z != row.z else f"{row.z:+.1f}"
-        wanted.setdefault(key, []).append(
-            {"metric": str(row.metric), "value": value, "z": z, "verdict": str(row.verdict)}
-        )
-    return wanted
+    return {
+        key: [
+            row
+            | {"value": "" if row["value"] != row["value"] else show(float(row["value"]), row["unit"])}
+            | {"z": "" if row["z"] != row["z"] else f"{row['z']:+.1f}"}
+            for row in rows
+        ]
+        for key, rows in fleet.details.items()
+    }
 
 
-def _picture(group: DataFrame, found: dict[str, Any], text: str) -> str:
+def _picture(picture: tuple[Any, Any, Any], found: dict[str, Any], text: str) -> str:
     """A histogram of all GPUs over a strip of the outliers: as large for ten thousand points as for ten."""
     from html import escape
 
@@ -118,18 +114,17 @@ def _picture(group: DataFrame, found: dict[str, Any], text: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    x = group["x"].dropna()
+    counts, edges, odd = picture
     figure = Figure(figsize=(4.2, 2.4))
     bars, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     figure.subplots_adjust(left=0.18, right=0.96, top=0.9, bottom=0.22, hspace=0.1)
-    counts, edges = np.histogram(x, bins=min(60, max(5, int(len(x) ** 0.5))))
     bars.stairs(counts, edges, fill=True, color="#4269a5")
-    if len(x) > 100:
+    if counts.sum() > 100:
         bars.set_yscale("symlog", linthresh=1)  # a single outlier must show beside ten thousand others
-    bars.set_title(found["metric"], fontsize=9, parse_math=False)
+        bars.yaxis.set_major_formatter("{x:g}")  # the scale's own, powers of ten as formulas, takes most of the time
+    bars.set_title(found["metric"], y=1.0, fontsize=9, parse_math=False)  # y: a place sought for it takes long
     bars.set_ylabel("GPUs", fontsize=8)
-    odd = group.loc[group["outlier"], "x"]
-    odd = odd.reindex((odd - found["median"]).abs().sort_values(ascending=False).index)[:MOST_MARKS]
+    odd = odd[np.argsort(-np.abs(odd - found["median"]))][:MOST_MARKS]
     strip.plot(odd, [0] * len(odd), "|", color="#b3261e", markersize=12)
     strip.set_yticks([0], ["outliers"], fontsize=8)
     strip.set_xlabel(found["unit"], fontsize=8)

@@ -6,24 +6,22 @@ import csv
 import io
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from gpuassay.units import show
 
-from .outliers import FALSE_ALARM_SHARE, find
+from .outliers import FALSE_ALARM_SHARE, adjusted, scores
+from .spill import Spill, by_metric
 from .store import Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-COLUMNS = (
-    *("run_id", "phase", "uuid", "part", "node", "slot", "metric", "unit", "verdict", "reason"),
-    *("value", "standard_uncertainty", "per_clock", "throttled"),
-)
-CATEGORIES = ("run_id", "phase", "uuid", "part", "node", "slot", "metric", "unit", "verdict")
 PATTERN_ALPHA = 0.01  # of a node or slot being named, corrected by Benjamini-Hochberg too
+MOST_DETAILED = 500  # GPUs to pull whose metrics a page lists; a whole fleet that fails needs no table each
 
 
 @dataclass
@@ -31,11 +29,13 @@ class Fleet:
     """Everything that a report says. `pull`: key -> reasons."""
 
     statuses: list[dict[str, Any]]
-    rows: DataFrame
-    metrics: list[dict[str, Any]]
-    pull: dict[str, list[str]]
-    patterns: list[str]
-    together: list[str]
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    pull: dict[str, list[str]] = field(default_factory=dict)
+    patterns: list[str] = field(default_factory=list)
+    together: list[str] = field(default_factory=list)
+    # For a page: (bin counts, bin edges, outliers' x) beside each entry of `metrics`, and the rows of the GPUs to pull.
+    pictures: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    details: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def simulated(self) -> bool:
@@ -48,72 +48,95 @@ class Fleet:
         return dict(Counter(status.get("overall") or status["state"] for status in self.statuses).most_common())
 
 
-def build(store: Store) -> Fleet:
-    """Reads the store, piece by piece, and finds what stands out."""
-    statuses = list(store.statuses())
-    rows = _rows(store, {status["run_id"] for status in statuses if status["state"] == "ok"})
-    if len(rows):
-        rows = find(rows)
-    outliers = rows[rows["outlier"]] if len(rows) else rows
-    return Fleet(
-        statuses, rows, _metrics(rows), _pull(statuses, rows, outliers), _patterns(rows, outliers), _together(rows)
-    )
-
-
-def _rows(store: Store, counted: set[str]) -> DataFrame:
+def build(store: Store, details: bool = False) -> Fleet:
+    """Reads the store, one metric's rows at a time, and finds what stands out; for a page its details too."""
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
-    pieces = [batch for batch in store.batches(COLUMNS) if len(batch)]
-    if not pieces:
-        return pd.DataFrame({name: [] for name in (*COLUMNS, "x", "outlier")})
-    table = pa.Table.from_batches(pieces).combine_chunks()
-    table = table.filter(pc.is_in(table["run_id"], value_set=pa.array(sorted(counted), pa.string())))
-    for name in (*CATEGORIES, "reason"):
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, table[name].dictionary_encode())
-    rows: DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
-    # Per clock where work was counted by operations: the clock that a part chose is no property of its units.
-    memory = rows["metric"].astype(str).str.startswith("memory.")
-    rows["x"] = rows["per_clock"].where(rows["per_clock"].notna() & ~memory, rows["value"])
-    return rows
+    fleet = Fleet(list(store.statuses()))
+    counted = {status["run_id"] for status in fleet.statuses if status["state"] == "ok"}
+    with by_metric(store, counted) as spill:
+        suspects, failed, hot, tests = [], [], set[str](), 0
+        for name in spill.metrics():
+            rows = scores(spill.rows(name))
+            if details:
+                spill.keep_scored(name, rows)
+            tests += int(rows["p"].notna().sum())
+            suspects.append(rows[rows["p"] <= FALSE_ALARM_SHARE])
+            failed.append(rows[rows["verdict"].isin(["below", "above"])])
+            hot |= set(rows.loc[rows["throttled"] >= 0.5, "uuid"].astype(str))
+            fleet.together += _together(name, rows)
+            for found, picture in _metrics(name, rows):
+                fleet.metrics.append(found)
+                fleet.pictures.append(picture)
+        if not suspects:
+            _pull(fleet, (), ())
+            return fleet
+        odd = pd.concat(suspects, ignore_index=True)
+        odd["p_adjusted"] = adjusted(odd["p"], tests)
+        odd = odd[odd["p_adjusted"] <= FALSE_ALARM_SHARE]
+        _count_outliers(fleet, odd)
+        _pull(fleet, pd.concat(failed).itertuples(), odd.itertuples())
+        fleet.patterns = _patterns(fleet.statuses, set(odd["uuid"].astype(str)), hot)
+        fleet.details = _details(spill, list(fleet.pull)[:MOST_DETAILED] if details else [])
+    return fleet
 
 
-def _metrics(rows: DataFrame) -> list[dict[str, Any]]:
-    found = []
-    for (metric, part, phase), group in rows.groupby(["metric", "part", "phase"], observed=True) if len(rows) else ():
-        x = group["x"].dropna()
+def _metrics(name: str, rows: DataFrame) -> Iterator[tuple[dict[str, Any], tuple[Any, Any, Any]]]:
+    """Each part and phase of one metric: what a report says of it, and its histogram."""
+    import numpy as np
+
+    for (part, phase), group in rows.groupby(["part", "phase"], observed=True):
+        x = group["x"].dropna().to_numpy()
         if not len(x):
             continue
-        low, median, high = (float(x.quantile(q)) for q in (0.05, 0.5, 0.95))
-        per_clock = bool(group["per_clock"].notna().any()) and not str(metric).startswith("memory.")
+        low, median, high = (float(v) for v in np.quantile(x, (0.05, 0.5, 0.95)))
+        per_clock = bool(group["per_clock"].notna().any()) and not name.startswith("memory.")
         unit = "/clk/SM" if per_clock else str(group["unit"].iloc[0])
-        found.append(
-            {
-                "metric": str(metric),
-                "part": str(part),
-                "phase": str(phase),
-                "unit": unit,
-                "gpus": len(x),
-                "median": median,
-                "p05": low,
-                "p95": high,
-                "mad": float((x - median).abs().median()),
-                "outliers": int(group["outlier"].sum()),
-                "verdicts": {str(k): int(v) for k, v in group["verdict"].value_counts().items() if v},
-            }
-        )
+        found = {
+            "metric": name,
+            "part": str(part),
+            "phase": str(phase),
+            "unit": unit,
+            "gpus": len(x),
+            "median": median,
+            "p05": low,
+            "p95": high,
+            "mad": float(np.median(np.abs(x - median))),
+            "outliers": 0,
+            "verdicts": {str(k): int(v) for k, v in group["verdict"].value_counts().items() if v},
+        }
+        yield found, (*np.histogram(x, bins=min(60, max(5, int(len(x) ** 0.5)))), np.array([]))
+
+
+def _count_outliers(fleet: Fleet, odd: DataFrame) -> None:
+    texts = odd[["metric", "part", "phase"]].astype(str)
+    groups = dict(list(odd["x"].groupby([texts[name] for name in texts])))
+    for place, found in enumerate(fleet.metrics):
+        x = groups.get((found["metric"], found["part"], found["phase"]))
+        if x is not None:
+            found["outliers"] = len(x)
+            counts, edges, _ = fleet.pictures[place]
+            fleet.pictures[place] = (counts, edges, x.to_numpy())
+
+
+def _details(spill: Spill, keys: list[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+    uuids = {key.rpartition(".")[0] for key in keys}
+    for name in spill.metrics() if keys else ():
+        row: Any
+        for row in spill.scored(name, uuids).itertuples():
+            if (key := f"{row.uuid}.{row.phase}") in found:
+                found[key].append(
+                    {"metric": name, "value": row.value, "unit": str(row.unit), "z": row.z, "verdict": str(row.verdict)}
+                )
     return found
 
 
-def _pull(statuses: list[dict[str, Any]], rows: DataFrame, outliers: DataFrame) -> dict[str, list[str]]:
-    pull: dict[str, list[str]] = {}
-
+def _pull(fleet: Fleet, failed: Iterable[Any], outliers: Iterable[Any]) -> None:
     def add(uuid: str, phase: str, reason: str) -> None:
-        pull.setdefault(f"{uuid}.{phase}", []).append(reason)
+        fleet.pull.setdefault(f"{uuid}.{phase}", []).append(reason)
 
-    for s in statuses:
+    for s in fleet.statuses:
         if s["state"] == "failed":
             add(s["uuid"], s["phase"], f"no result: {s['reason']}")
         for text in s.get("identity", ()):
@@ -121,11 +144,9 @@ def _pull(statuses: list[dict[str, Any]], rows: DataFrame, outliers: DataFrame) 
         for code in s.get("findings", ()):
             if code in ("too-hot", "check-failed", "sm-count-claim", "slow-sm"):
                 add(s["uuid"], s["phase"], f"finding: {code}")
-    failed = rows[rows["verdict"].isin(["below", "above"])] if len(rows) else rows
-    for failure in failed.itertuples():
-        add(str(failure.uuid), str(failure.phase), f"{failure.metric} {failure.verdict} the sheet: {failure.reason}")
-    row: Any
-    for row in outliers.itertuples():
+    for row in failed:
+        add(str(row.uuid), str(row.phase), f"{row.metric} {row.verdict} the sheet: {row.reason}")
+    for row in outliers:
         z, whose = (
             (row.z, "part's") if abs(row.z) >= abs(row.z_node) or row.z_node != row.z_node else (row.z_node, "node's")
         )
@@ -135,44 +156,37 @@ def _pull(statuses: list[dict[str, Any]], rows: DataFrame, outliers: DataFrame) 
             f"{row.metric} unlike its siblings: {z:+.1f} robust standard deviations from the {whose} median"
             f" (adjusted p {row.p_adjusted:.1g})",
         )
-    return pull
 
 
-def _patterns(rows: DataFrame, outliers: DataFrame) -> list[str]:
+def _patterns(statuses: list[dict[str, Any]], odd: set[str], hot: set[str]) -> list[str]:
     """Nodes and slots with more outliers than chance explains, and what throttles."""
+    import pandas as pd
     from scipy import stats
 
-    if not len(rows):
-        return []
-    said = []
-    odd = set(outliers["uuid"].astype(str))
-    gpus = rows.drop_duplicates("uuid")[["uuid", "node", "slot"]].astype(str)
-    gpus["odd"] = gpus["uuid"].isin(odd)
-    share = gpus["odd"].mean()
+    places = {s["uuid"]: (s["node"], s["slot"]) for s in statuses if s["state"] == "ok"}
+    gpus = pd.DataFrame.from_dict(places, orient="index", columns=["node", "slot"])
+    gpus["odd"] = gpus.index.isin(list(odd))
+    said, share = [], gpus["odd"].mean()
     for place in ("node", "slot"):
         counts = gpus.groupby(place)["odd"].agg(["sum", "count"])
         if len(counts) < 2 or not share:
             continue
         p = stats.false_discovery_control(stats.binom.sf(counts["sum"] - 1, counts["count"], share))
-        for (name, row), adjusted in zip(counts.iterrows(), p, strict=True):
-            if adjusted <= PATTERN_ALPHA:
+        for (name, row), value in zip(counts.iterrows(), p, strict=True):
+            if value <= PATTERN_ALPHA:
                 said.append(f"{place} {name}: {row['sum']} of {row['count']} GPUs are outliers (fleet: {share:.1%})")
-    hot = rows[rows["throttled"] >= 0.5].groupby("uuid", observed=True)["node"].first()
-    said += [f"{uuid} on {node}: slowed down in half of its samples or more" for uuid, node in hot.items()]
-    return said
+    return said + [f"{u} on {places[u][0]}: slowed down in half of its samples or more" for u in sorted(hot)]
 
 
-def _together(rows: DataFrame) -> list[str]:
-    """What measuring all GPUs of a node at once costs: the median ratio of rates, per metric."""
-    if not len(rows) or "together" not in set(rows["phase"].astype(str)):
+def _together(name: str, rows: DataFrame) -> list[str]:
+    """What measuring all GPUs of a node at once costs in one metric: the median ratio of rates."""
+    if not {"alone", "together"} <= set(rows["phase"].cat.categories):
         return []
-    table = rows.assign(phase=rows["phase"].astype(str)).pivot_table(
-        index=["metric", "uuid"], columns="phase", values="value", observed=True
+    alone, together = (
+        rows[rows["phase"] == word].groupby("uuid", observed=True)["value"].mean() for word in ("alone", "together")
     )
-    if "alone" not in table:
-        return []
-    ratios = (table["together"] / table["alone"]).groupby("metric", observed=True).median()
-    return [f"{metric}: {ratio - 1:+.2%} with all GPUs of the node at work" for metric, ratio in ratios.items()]
+    ratio = (together / alone).median()
+    return [f"{name}: {ratio - 1:+.2%} with all GPUs of the node at work"] if ratio == ratio else []
 
 
 # -- formats ------------------------------------------------------------------------------------------------
@@ -193,12 +207,12 @@ def document(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def render(fleet: Fleet, form: str) -> str:
-    """The report as html, md, csv, json or junit."""
+def render(fleet: Fleet, form: str, base: str | None = None) -> str:
+    """The report as html, md, csv, json or junit; `base`: see page.page."""
     if form == "html":
         from .page import page
 
-        return page(fleet)
+        return page(fleet, base)
     if form == "json":
         return json.dumps(document(fleet), indent=2, allow_nan=False)
     return {"md": _markdown, "csv": _csv, "junit": _junit}[form](fleet)

@@ -36,12 +36,12 @@ def planted(index: int) -> str | None:
     """The metric on which GPU `index` is slow, or None: what a report must find."""
     if index % BAD_EVERY != BAD_EVERY // 2:
         return None
-    names = [name for name in _truths() if name.startswith(("tensor.", "vector.", "sfu."))]
+    names = [name for name in truths() if name.startswith(("tensor.", "vector.", "sfu."))]
     return names[index // BAD_EVERY % len(names)]
 
 
 @cache
-def _truths() -> dict[str, float]:
+def truths() -> dict[str, float]:
     """metric -> true work per clock and SM of the simulated silicon; for memory, true B/s."""
     from gpuassay import selftest, throughput
     from gpuassay.conformity import nominal_limit
@@ -87,7 +87,7 @@ def write(path: Path, run_id: str, gpu: dict[str, Any], profile: str, shared_loa
             argv=[],
         )
         writer.write("device", claims=_claims(gpu))
-        for name, truth in _truths().items():
+        for name, truth in truths().items():
             value = truth * (1 + float(rng.normal(0, SPREAD))) * (BAD_FACTOR if name == bad else 1)
             memory = name.startswith("memory.")
             writer.write(

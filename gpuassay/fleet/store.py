@@ -19,12 +19,15 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from gpuassay.verdict import Judgement
 
 SCHEMA = "gpuassay.fleet/1"
 PARTITIONS = ("part", "node", "date")
+# For forty rows a file: dictionaries and statistics of each column cost more than they save, in bytes and in time.
+PARQUET: dict[str, Any] = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
 
 
 class StoreError(Exception):
@@ -46,6 +49,20 @@ def replace_file(path: Path, data: bytes) -> None:
 def slug(text: str) -> str:
     """`text` as one harmless file or partition name: anything but letters, digits, dot, _ and - becomes -."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "unnamed"
+
+
+def records_url(store: Store, output: Path | None) -> str | None:
+    """Where a page at `output` finds the store's records, as a relative URL.
+
+    None where no link would hold: on standard output, and where neither the store lies below the page's folder nor the
+    page in the store, since the two then move apart and the way between them tells of this machine's directories.
+    """
+    if output is None:
+        return None
+    folder, root = output.resolve().parent, store.path.resolve()
+    if not (root.is_relative_to(folder) or folder.is_relative_to(root)):
+        return None
+    return quote(os.path.relpath(root / "records", folder))
 
 
 class Store:
@@ -119,9 +136,9 @@ class Store:
         assert judgement.record is not None
         run = judgement.record.run
         place = self.rows / f"part={slug(judgement.part)}" / f"node={slug(job['node'])}" / f"date={run['started'][:10]}"
-        table = pa.Table.from_pylist(rows, schema=_arrow_schema())
+        table = pa.Table.from_pylist(rows, schema=row_schema())
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(table, sink, **PARQUET)
         replace_file(place / f"{slug(run['run_id'])}.parquet", sink.getvalue().to_pybytes())
         return len(rows)
 
@@ -135,9 +152,16 @@ class Store:
             self.rows,
             format="parquet",
             partitioning=partitioning,
-            schema=pa.unify_schemas([_arrow_schema(), pa.schema([(name, pa.string()) for name in PARTITIONS])]),
+            schema=pa.unify_schemas([row_schema(), pa.schema([(name, pa.string()) for name in PARTITIONS])]),
         )
-        yield from dataset.to_batches(columns=list(columns))
+        # Thousands of small files: read ahead by number they fill the memory, and their footers kept fill it for good.
+        yield from dataset.to_batches(
+            columns=list(columns),
+            fragment_readahead=4,
+            batch_readahead=4,
+            cache_metadata=False,
+            fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
+        )
 
 
 TEXTS = (
@@ -156,7 +180,8 @@ TEXTS = (
 NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled")
 
 
-def _arrow_schema() -> Any:
+def row_schema() -> Any:
+    """The columns of a row file, as rows_of gives them."""
     import pyarrow as pa
 
     fields = [(name, pa.string()) for name in TEXTS] + [(name, pa.float64()) for name in NUMBERS]
