@@ -512,7 +512,7 @@ def test_a_rate_that_was_not_measured_could_be_the_highest() -> None:
     one = of_measured("one H20", load("H20"), {"tensor.bf16": (158e12, 1e12), "memory.bandwidth": (3.7e12, 0.0)})
     by_name = {row.test.name: row.answer for row in one.answers}
     assert by_name["case-by-case review"].answer == "cannot be computed"
-    assert "tensor.fp8, not measured" in by_name["case-by-case review"].missing
+    assert "tensor.fp8 (not measured)" in by_name["case-by-case review"].missing
 
 
 def test_a_judged_run_of_a_fake_h20(judged: Callable[..., Judgement]) -> None:

@@ -75,7 +75,7 @@ def test_a_run_killed_outright_keeps_what_it_had(tmp_path: Path, after_lines: in
     """SIGKILL to the process that measures, once the record has so many lines."""
     path = tmp_path / "run.jsonl"
     here = Path(__file__).parent
-    environment = os.environ | {
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {
         "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }

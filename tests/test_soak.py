@@ -32,7 +32,7 @@ def test_again(measure, turn):
 def test_many_benchmarks_leave_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "test_soak_suite.py").write_text(SUITE)
     here = Path(__file__).parent
-    environment = os.environ | {
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {
         "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }

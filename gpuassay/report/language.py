@@ -146,7 +146,7 @@ def _translated(text: str, catalogue: _Catalogue, depth: int = 0) -> str:
         if match := pattern.fullmatch(text):
             held = {name: _translated(value, catalogue, depth + 1) for name, value in match.groupdict().items()}
             return msgstr.format(**held)
-    for mark, joined in ((". ", "\u3002"), ("; ", "\uff1b")):
+    for mark, joined in ((". ", "\u3002"), ("; ", "\uff1b"), (", ", "\u3001")):
         parts = _split(text, mark)
         if len(parts) > 1:
             return joined.join(_translated(part, catalogue, depth + 1) for part in parts)

@@ -381,14 +381,14 @@ def of_measured(
         name: Bounds(value, 0.0, math.inf) if u is None else Bounds(value, max(0.0, value - 2 * u), value + 2 * u)
         for name, (value, u) in measured.items()
     }
-    missing = [f"{name}, not measured" for name in sheet.published if _counts(name) and name not in bounds]
+    missing = [f"{name} (not measured)" for name in sheet.published if _counts(name) and name not in bounds]
     if any(u is None for name, (_, u) in measured.items() if _counts(name)):
         missing.append("the uncertainty of the measured rates")
     total = tpp(bounds, missing)
-    dram = _bandwidth("dram_bandwidth", {"memory.bandwidth, not measured": bounds.get("memory.bandwidth")}, "measured")
+    dram = _bandwidth("dram_bandwidth", {"memory.bandwidth (not measured)": bounds.get("memory.bandwidth")}, "measured")
     if dram.bounds is not None and math.isinf(dram.bounds.high):
         dram = Figure("dram_bandwidth", dram.bounds, ("the uncertainty of memory.bandwidth",), "measured")
-    io: dict[str, Bounds | None] = {"I/O bandwidth, not measured": None}
+    io: dict[str, Bounds | None] = {"I/O bandwidth (not measured)": None}
     return _assess(
         subject,
         "measured",
