@@ -8,6 +8,8 @@ History
     The first format.
 ``gpuassay.record/2``
     Adds the line kind ``audit``; described below.
+``gpuassay.record/3``
+    Every line carries ``chain``.
 
 A reader refuses a newer format and reads every older one.  A change that old readers would
 misread (a new line kind, a new required field, another unit) gets a new number and an entry here.
@@ -19,16 +21,19 @@ only once its ``\\n`` is there.  All quantities are in SI units without prefixes
 FLOP; the temperature, in degrees Celsius as the driver gives it, is the one exception.  NaN and
 infinities do not occur, absent values are ``null``, integers fit 64 signed bits.  Every line has
 the key ``kind``.  The first line is ``run``, the last one ``end``, the others come in the order
-in which things happened.  Keys beyond those listed may occur in any line and are kept by readers.
+in which things happened.  Every line's last key is ``chain``, its place in a hash chain (`gpuassay.chain`); a
+reader refuses a line that does not follow from the one before.  Keys beyond those listed may occur in any line and are kept by readers.
 
 Lines, "or null" where a value may be absent:
 
 ``run``
-    ``schema`` "gpuassay.record/2"; ``run_id`` text; ``started`` ISO 8601 in UTC; ``instrument``
+    ``schema`` "gpuassay.record/3"; ``run_id`` text; ``started`` ISO 8601 in UTC; ``instrument``
     "gpuassay <version>", or "prototype instrument" for imported figures; ``samples`` "kept" or
     "not kept" (then the figures stand in ``median`` lines); ``profile`` text or null;
     ``program`` {"version": text, "commit": text or null}; ``host`` {"python", "platform",
-    "packages": {name: version}}; ``argv`` list.
+    "packages": {name: version}}; ``argv`` list.  ``resumed_from``, where present: the ``run_id`` of
+    the run that was cut off and that this one completes.  ``redacted``, where present: what was
+    taken out or replaced (`gpuassay.redact`).
 ``device``
     ``claims``: list of {"quantity", "value", "unit", "source"}: what the device and its driver
     say of themselves and which call said it.  ``unit`` is "1" for counts, null for names and
@@ -96,6 +101,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import chain
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -117,7 +124,8 @@ __all__ = [
     "utc_now",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+CHAINED_SINCE = 3
 SCHEMA = f"gpuassay.record/{SCHEMA_VERSION}"
 MAX_BYTES = 1_000_000_000
 """Larger files are refused: a full run is a few MB, so a larger file is some other thing."""
@@ -397,6 +405,7 @@ class RecordWriter:
         self._lock = threading.Lock()
         self._sha256 = hashlib.sha256()
         self._lines = 0
+        self._chain = ""
         self._broken = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a line handed over is a line that survives the death of this process.
@@ -424,6 +433,7 @@ class RecordWriter:
         data = data[: data.rfind(b"\n") + 1]
         writer._sha256 = hashlib.sha256(data)
         writer._lines = data.count(b"\n")
+        writer._chain = found.chain
         writer._file.truncate(len(data))
         writer._file.seek(len(data))
         return writer
@@ -470,6 +480,8 @@ class RecordWriter:
         """
         if kind == "end":
             raise ValueError("the end mark is written by close()")
+        if "chain" in fields:
+            raise ValueError("the field 'chain' is the record's own")
         if kind == "run":
             fields.pop("schema", None)
             fields = {"schema": SCHEMA, **fields}
@@ -515,6 +527,7 @@ class RecordWriter:
             raise ValueError(f"the record {self.path} could not be written and takes no more lines")
         if (kind == "run") != (self._lines == 0):
             raise ValueError("the first line of a record, and no other, is its 'run' line")
+        data, following = chain.chained(self._chain, data)
         try:
             left = memoryview(data)
             while left:
@@ -527,6 +540,7 @@ class RecordWriter:
             raise
         self._sha256.update(data)
         self._lines += 1
+        self._chain = following
 
 
 def _sync_directory(directory: Path) -> None:
@@ -567,6 +581,7 @@ class Record:
         complete: whether the run ended as it should: an end mark is there and says "complete".
         ended: whether an end mark is there, whatever it says.
         problem: why it is not complete, one sentence; None where it is.
+        chain: the last line's chain value, "" in formats 1 and 2, which have none.
     """
 
     path: Path
@@ -581,6 +596,7 @@ class Record:
     complete: bool = False
     ended: bool = False
     problem: str | None = None
+    chain: str = ""
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -691,6 +707,7 @@ def _read_lines(path: Path, file: Any) -> Record:
             raise RecordError(path, f"text follows the end mark: the file was changed, so {_RESTORE}", number)
         if record is None:
             record = Record(path, _first_line(path, raw))
+            _follow(record, raw, number)
             digest.update(raw)
             continue
         if not raw.endswith(b"\n"):
@@ -705,6 +722,8 @@ def _read_lines(path: Path, file: Any) -> Record:
             raise RecordError(path, f"this line is broken, it is not UTF-8: {_RESTORE}", number) from error
         except _LineError as error:
             raise RecordError(path, f"this line is broken, {error}: {_RESTORE}", number) from error
+        line.pop("chain", None)
+        _follow(record, raw, number)
         if kind == "end":
             end = line
             if line["lines"] != number - 1 or line["sha256"] != digest.hexdigest():
@@ -726,6 +745,17 @@ def _read_lines(path: Path, file: Any) -> Record:
         record.problem = "The run failed before its end, as its end mark says."
     record.complete, record.ended = record.problem is None, end is not None
     return record
+
+
+def _follow(record: Record, raw: bytes, number: int) -> None:
+    """Checks the line's place in the hash chain, where the record's format has one."""
+    if int(record.run["schema"].rpartition("/")[2]) < CHAINED_SINCE:
+        return
+    value = chain.value_of(record.chain, raw)
+    if value is None:
+        what = "it does not follow from the line before: here a line was changed, removed, added or moved"
+        raise RecordError(record.path, f"the file was changed after it was written, {what}; {_RESTORE}", number)
+    record.chain = value
 
 
 def _first_line(path: Path, raw: bytes) -> dict[str, Any]:
@@ -758,6 +788,7 @@ def _first_line(path: Path, raw: bytes) -> dict[str, Any]:
         _check(line)
     except _LineError as error:
         raise RecordError(path, f"this line is broken, {error}: {_RESTORE}", 1) from error
+    line.pop("chain", None)
     return line
 
 

@@ -89,7 +89,7 @@ def begin(old: Path, new: Path, run_id: str) -> Record:
     to come. Returns the old record. Raises record.RecordError, ResumeError, OSError.
     """
     taken = resumable(old)
-    lines = _lines(old)
+    lines = records.lines(old)
     kept = [line for line in lines if _is_kept(line, finished(lines))]
     moved_s = _moved_s(kept)
     with RecordWriter(new) as writer:
@@ -136,10 +136,3 @@ def _said(taken: Record, lines: list[dict[str, Any]], moved_s: float) -> str:
     return text + (
         f"; the host's clock began anew between, earlier times were moved by {moved_s:.0f} s" * bool(moved_s)
     )
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a record that `record.read` accepts, in file order."""
-    records.read(path)
-    data = path.read_bytes()
-    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]

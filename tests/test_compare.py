@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from conftest import H20
 from hypothesis import given
 from hypothesis import strategies as st
+from rewriting import lines_of, rewrite
 
 import gpuassay
 from gpuassay import compare, history, store, verify
@@ -57,13 +58,11 @@ def test_another_part_is_labelled(fake_run: Measure, runs: tuple[Path, Path, Pat
 
 
 def test_another_kernel_gives_no_ratio(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    text = runs[1].read_text()
-    lines = [json.loads(line) for line in text.splitlines()][:-1]  # without the end line, which seals the rest
+    lines = lines_of(runs[1])
     for line in lines:
         if line["kind"] == "kernel" and line["metric"] == "memory.read":
             line["source_sha256"] = "0" * 64
-    other = tmp_path / "other.jsonl"
-    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    other = rewrite(tmp_path / "other.jsonl", lines)
     row = answers(runs[0], other)["memory.read", "absolute"]
     assert (row.answer, row.ratio) == ("not comparable", None)
     assert "sources differ" in row.why

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rewriting import lines_of, rewrite
 
 import gpuassay
 from gpuassay import contention, verify
@@ -66,7 +66,7 @@ def test_a_guest_that_slows_some_rounds_changes_no_rate(
 ) -> None:
     """The rounds beside the guest take twice as long, as when two kernels share the SMs."""
     path = fake_run()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = lines_of(path)
     ours = [line for line in lines if line["kind"] == "round" and line["metric"] == "tensor.bf16"]
     slowed = ours[: round(share * len(ours))]
     stop = slowed[-1]["start_host_s"] + slowed[-1]["host_s"]
@@ -75,8 +75,7 @@ def test_a_guest_that_slows_some_rounds_changes_no_rate(
     kept = [line for line in lines if line["kind"] not in ("telemetry", "end")]
     for host_s, others in ((slowed[0]["start_host_s"] - 1e-6, 0), (stop - 1e-6, 1), (stop + 1e-6, 0)):
         kept.append({"kind": "telemetry", "host_s": host_s, "other_processes": others})
-    guest = tmp_path / "guest.jsonl"
-    guest.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    guest = rewrite(tmp_path / "guest.jsonl", kept, ended=False)
     before, after = verify.judge_record(path, None), verify.judge_record(guest, None)
     (verdict,) = [v for v in after.verdicts if v.metric == "tensor.bf16"]
     assert verdict.verdict == word
