@@ -1,9 +1,9 @@
 """The hash chain of a run record: each line carries a digest of itself and of the line before.
 
 A line's last key is ``chain``: the SHA-256, in hexadecimal, of the previous line's ``chain`` (64 ASCII characters,
-nothing before the first line) followed by this line's bytes up to the comma before ``"chain"``. So the last line's value
-stands for the whole file, and a line that was changed, removed, added or moved is found at its place. A chain alone
-proves nothing against whoever holds the file and can write it anew: that is what a seal kept elsewhere is for (seal.py).
+nothing before the first line) followed by this line's bytes up to the comma before ``"chain"``. So the last line's
+value stands for the whole file, and a line that was changed, removed, added or moved is found at its place. A chain
+alone proves nothing against whoever holds the file and can write it anew: for that there are seals (seal.py).
 """
 
 from __future__ import annotations

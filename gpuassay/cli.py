@@ -19,6 +19,7 @@ from . import __version__
 from .cli_audit import audit
 from .cli_compare import compare, history
 from .cli_fleet import fleet, gate
+from .cli_record import record
 from .cli_report import report
 from .cli_shared import decision_options, exit_code, language_option, measure_device, print_judgement
 from .cli_sheets import sheets
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Measure": ("verify",),
     "Judge": ("judge", "identify", "audit", "sheets"),
-    "Report": ("report", "compare", "history"),
+    "Report": ("report", "compare", "history", "record"),
     "Fleets": ("fleet", "gate"),
     "Trust the instrument": ("doctor", "devices", "census", "selftest", "calibrate"),
 }
@@ -313,7 +314,7 @@ def _census_json(row: Any) -> dict[str, Any]:
     }
 
 
-for _command in (audit, calibrate, compare, fleet, gate, history, identify, judge, report, selftest, sheets):
+for _command in (audit, calibrate, compare, fleet, gate, history, identify, judge, record, report, selftest, sheets):
     cli.add_command(_command)
 
 

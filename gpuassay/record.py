@@ -22,7 +22,8 @@ FLOP; the temperature, in degrees Celsius as the driver gives it, is the one exc
 infinities do not occur, absent values are ``null``, integers fit 64 signed bits.  Every line has
 the key ``kind``.  The first line is ``run``, the last one ``end``, the others come in the order
 in which things happened.  Every line's last key is ``chain``, its place in a hash chain (`gpuassay.chain`); a
-reader refuses a line that does not follow from the one before.  Keys beyond those listed may occur in any line and are kept by readers.
+reader refuses a line that does not follow from the one before.  Keys beyond those listed may
+occur in any line and are kept by readers.
 
 Lines, "or null" where a value may be absent:
 
@@ -116,11 +117,13 @@ __all__ = [
     "SCHEMA_VERSION",
     "TELEMETRY_COLUMNS",
     "Record",
+    "RecordChanged",
     "RecordError",
     "RecordWriter",
     "new_record_path",
     "new_run_id",
     "read",
+    "read_lines",
     "utc_now",
 ]
 
@@ -248,6 +251,10 @@ class RecordError(Exception):
         self.path = path
         self.line = line
         super().__init__(f"{path}{'' if line is None else f', line {line}'}: {what}.")
+
+
+class RecordChanged(RecordError):
+    """A run record that was changed after it was written: its chain, its end mark or a broken line says so."""
 
 
 class _LineError(ValueError):
@@ -489,13 +496,14 @@ class RecordWriter:
         with self._lock:
             self._append(kind, data)
 
-    def close(self, status: str = "complete") -> None:
+    def close(self, status: str = "complete", finished: str | None = None) -> None:
         """Write the end mark and close the file; a second call does nothing.
 
         After an OSError from `write` no end mark follows, since the last line may be half there.
 
         Args:
             status: "complete" or "failed".
+            finished: when the run ended, where that was not now: a copy's end is its original's.
 
         Raises:
             ValueError: another status, or "complete" for a record without its "run" line.
@@ -510,7 +518,7 @@ class RecordWriter:
                 if self._broken or (self._lines == 0 and status == "failed"):
                     return
                 end = {
-                    "finished": utc_now(),
+                    "finished": finished or utc_now(),
                     "status": status,
                     "lines": self._lines,
                     "sha256": self._sha256.hexdigest(),
@@ -679,6 +687,17 @@ def read(path: str | Path) -> Record:
         raise RecordError(path, f"the file cannot be read ({error.strerror})") from error
 
 
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The whole lines of the run record at `path` as they are, in file order, without their chain values.
+
+    Raises RecordError, like `read`.
+    """
+    read(path)
+    data = Path(path).read_bytes()
+    lines = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    return [{key: value for key, value in line.items() if key != "chain"} for line in lines]
+
+
 def _refuse_unreadable(path: Path) -> None:
     try:
         status = path.stat()
@@ -704,7 +723,7 @@ def _read_lines(path: Path, file: Any) -> Record:
     cut = False
     for number, raw in enumerate(file, 1):
         if end is not None:
-            raise RecordError(path, f"text follows the end mark: the file was changed, so {_RESTORE}", number)
+            raise RecordChanged(path, f"text follows the end mark: the file was changed, so {_RESTORE}", number)
         if record is None:
             record = Record(path, _first_line(path, raw))
             _follow(record, raw, number)
@@ -719,15 +738,15 @@ def _read_lines(path: Path, file: Any) -> Record:
             if kind == "run":
                 raise _LineError("a second 'run' line stands here")
         except UnicodeDecodeError as error:
-            raise RecordError(path, f"this line is broken, it is not UTF-8: {_RESTORE}", number) from error
+            raise RecordChanged(path, f"this line is broken, it is not UTF-8: {_RESTORE}", number) from error
         except _LineError as error:
-            raise RecordError(path, f"this line is broken, {error}: {_RESTORE}", number) from error
+            raise RecordChanged(path, f"this line is broken, {error}: {_RESTORE}", number) from error
         line.pop("chain", None)
         _follow(record, raw, number)
         if kind == "end":
             end = line
             if line["lines"] != number - 1 or line["sha256"] != digest.hexdigest():
-                raise RecordError(
+                raise RecordChanged(
                     path,
                     "the file was changed after it was written (its end mark does not fit the"
                     f" lines before it): {_RESTORE}",
@@ -754,7 +773,7 @@ def _follow(record: Record, raw: bytes, number: int) -> None:
     value = chain.value_of(record.chain, raw)
     if value is None:
         what = "it does not follow from the line before: here a line was changed, removed, added or moved"
-        raise RecordError(record.path, f"the file was changed after it was written, {what}; {_RESTORE}", number)
+        raise RecordChanged(record.path, f"the file was changed after it was written, {what}; {_RESTORE}", number)
     record.chain = value
 
 

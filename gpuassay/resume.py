@@ -6,7 +6,6 @@ that no round is missing. One that failed its check is finished at once: a wrong
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,7 +50,7 @@ def finished(lines: Iterable[dict[str, Any]]) -> set[Benchmark]:
 
 def done(path: Path) -> set[Benchmark]:
     """What a process that goes on with this record need not measure: what is finished and what was given up."""
-    lines = _lines(path)
+    lines = records.read_lines(path)
     return finished(lines) | {benchmark_of(line) for line in lines if line["kind"] == "not_measured"}
 
 
@@ -89,7 +88,7 @@ def begin(old: Path, new: Path, run_id: str) -> Record:
     to come. Returns the old record. Raises record.RecordError, ResumeError, OSError.
     """
     taken = resumable(old)
-    lines = records.lines(old)
+    lines = records.read_lines(old)
     kept = [line for line in lines if _is_kept(line, finished(lines))]
     moved_s = _moved_s(kept)
     with RecordWriter(new) as writer:

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .record import MAX_BYTES, Record, read, utc_now
-from .version import version
+from . import __version__
+from .record import Record, RecordError, read, utc_now
 
 SCHEMA = "gpuassay.seal/1"
 NAMESPACE = "gpuassay-seal"
 """The signature's namespace: a signature made for another purpose does not pass for this one."""
 MAX_MANIFEST_BYTES = 10_000_000
-MADE_NOT_PROVEN = (
+NOT_PROVEN = (
     "A seal shows that the record is the one that was sealed. It does not show who ran the program, on which board, or"
     " that the program was unaltered; and whoever holds record and seal can replace both, unless the manifest's digest"
     " or a signature is kept elsewhere."
@@ -93,7 +93,7 @@ def manifest(record: Record, data: bytes) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "sealed": utc_now(),
-        "sealed_by": f"gpuassay {version()}",
+        "sealed_by": f"gpuassay {__version__}",
         "record": {
             "name": record.path.name,
             "bytes": len(data),
@@ -134,16 +134,20 @@ def check(record_path: Path) -> Seal | None:
     """The record's seal, where it fits the record; None where there is none.
 
     Raises:
-        record.RecordError: the record cannot be read, or its chain is broken (the error has the line).
+        record.RecordChanged: its chain or its end mark says that it was changed (the error has the line).
+        record.RecordError: it is not there, or was no readable record to begin with.
         SealError: the seal cannot be read.
         Broken: the seal does not fit the record.
     """
     found = read_seal(record_path)
-    record = read(record_path)
+    try:
+        record = read(record_path)
+    except RecordError as error:
+        if found is None or not record_path.exists():
+            raise
+        raise Broken(str(error)) from error
     if found is None:
         return None
-    if record_path.stat().st_size > MAX_BYTES:
-        raise SealError(f"{record_path} is larger than 1 GB")
     now = manifest(record, record_path.read_bytes())
     wrong = [
         f"{name}: sealed as {found.manifest['record'].get(name)!r}, now {value!r}"
@@ -199,5 +203,7 @@ def _run(*arguments: str, data: bytes | None = None, check: bool = True) -> subp
 def _ssh_keygen() -> str:
     found = shutil.which("ssh-keygen")
     if found is None:
-        raise SealError("signatures need OpenSSH's ssh-keygen: install it (Debian and Ubuntu: apt install openssh-client)")
+        raise SealError(
+            "signatures need ssh-keygen: install OpenSSH's client (Debian and Ubuntu: apt install openssh-client)"
+        )
     return found

@@ -116,9 +116,29 @@ def conditions(record: Record, pictures: tuple[Picture, ...]) -> Section:
         ("Python", host["python"] or "not stated"),
         ("platform", host["platform"] or "not stated"),
         ("packages", packages or "not stated"),
+        *_provenance(record),
     ]
     tables.append(_table("Host and program", ("", "value"), facts))
     return Section("conditions", "Conditions", tuple(paragraphs), tuple(tables), pictures)
+
+
+def _provenance(record: Record) -> list[tuple[str, str]]:
+    """What ties this document to the record's bytes, and what was taken out of them."""
+    from ..seal import SealError, read_seal
+
+    rows = [("chain head of the record", record.chain or "none: the record's format has no hash chain")]
+    try:
+        sealed = read_seal(record.path)
+    except SealError as error:
+        rows.append(("seal", str(error)))
+    else:
+        fits = sealed is not None and sealed.manifest["record"].get("chain_head") == (record.chain or None)
+        rows.append(("seal", "none" if sealed is None else f"{sealed.digest}" if fits else "not of this record"))
+    if "redacted" in record.run:
+        redacted = record.run["redacted"]
+        what = redacted.get("what") if isinstance(redacted, dict) else None
+        rows.append(("redacted", ", ".join(map(str, what)) if isinstance(what, list) else "yes"))
+    return rows
 
 
 def method(record: Record) -> Section:
