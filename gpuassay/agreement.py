@@ -86,7 +86,7 @@ def _toolchains(group: DataFrame) -> str | None:
         str(toolchain): float(np.median(part["work"] / part["globaltimer_s"]))
         for toolchain, part in group.groupby("toolchain")
     }
-    if len(rates) < 2:
+    if not {"numba", "cuda c++"} <= set(rates):
         return None
     ratio = rates["numba"] / rates["cuda c++"]
     return f"Numba reaches {ratio:.1%} of CUDA C++" if abs(ratio - 1) > TWIN_TOLERANCE else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,9 +200,11 @@ def devices(as_json: bool) -> None:
         click.echo(json.dumps([{row["quantity"]: row["value"] for row in claims} for claims in rows], indent=2))
         return
     from rich.table import Table
+    from rich.text import Text
 
     from .report import console
     from .units import show
+    from .untrusted import printable
 
     for index, claims in enumerate(rows):
         table = Table("claim", "value", "source", title=f"NVML device {index}", box=None, title_justify="left")
@@ -209,7 +212,7 @@ def devices(as_json: bool) -> None:
             value = row["value"]
             table.add_row(
                 row["quantity"],
-                show(value, row["unit"] or "") if isinstance(value, int | float) else str(value),
+                Text(show(value, row["unit"] or "") if isinstance(value, int | float) else printable(str(value))),
                 row["source"],
             )
         console().print(table)
@@ -318,12 +321,19 @@ for _command in (audit, calibrate, compare, fleet, gate, history, identify, judg
     cli.add_command(_command)
 
 
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
+# Control characters but for tab and line feed, and those that turn the direction of writing.
+_DRIVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 class _Output(io.TextIOWrapper):
     """Standard output whose failures cannot pass for a verdict: where the reader of a pipe (head, less) went away,
     the command goes on to its own exit code; a full disk is one sentence and the code of a bad use."""
 
     def write(self, text: str, /) -> int:
-        return self._guarded(super().write, text) or len(text)
+        # Colours are ours; any other escape sequence came with somebody's file name or text.
+        safe = "".join(part if _COLOUR.fullmatch(part) else _DRIVES.sub("?", part) for part in _COLOUR.split(text))
+        return self._guarded(super().write, safe) or len(text)
 
     def flush(self) -> None:
         self._guarded(super().flush)

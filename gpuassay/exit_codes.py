@@ -7,10 +7,12 @@ from typing import NoReturn
 
 import click
 
+from .untrusted import printable
+
 CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU, PARTIAL = range(6)  # PARTIAL: not every GPU of a fleet has a verdict
 
 
 def fail(message: str, code: int = USAGE) -> NoReturn:
     """One sentence on standard error, and the exit code."""
-    click.echo(f"gpuassay: {message}", err=True)
+    click.echo(f"gpuassay: {printable(message)}", err=True)
     sys.exit(code)

@@ -27,6 +27,7 @@ from .metrics import Metric, known, metrics
 from .sheets import Sheet
 from .uncertainty import Term
 from .units import PER_CLOCK, parse
+from .untrusted import printable
 from .verdict import Judgement, conclude
 
 MAX_BYTES = 64_000_000
@@ -401,7 +402,7 @@ def _quoted(text: str) -> str:
 def _printable(text: str, limit: int = 120) -> str:
     """Strangers' text, safe for a terminal: no control characters, not endless."""
     cut = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(c if c.isprintable() else "?" for c in cut)
+    return printable(cut).replace("\n", "?").replace("\t", "?")
 
 
 def _near(name: str, names: list[str]) -> str:

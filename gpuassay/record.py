@@ -52,7 +52,8 @@ Lines, "or null" where a value may be absent:
     ``globaltimer_s``: the launch's duration by CUDA events, by the host's monotonic clock and by
     the device's global timer, each a number or null; ``start_host_s``: the host's monotonic clock
     at the start; ``sm_id`` (integers), ``sm_cycles`` (integers) and ``sm_work`` (numbers, in
-    ``work_unit``): per SM that worked, equally long lists, empty where the kernel has no stamps.
+    ``work_unit``): per SM that worked, equally long lists, empty where the kernel has no stamps;
+    where it has, ``sm_clock_hz``: cycles over %globaltimer, the median over SMs.
     A ``round``, its ``kernel`` and a ``not_measured`` may have ``variant`` (text): fewer SMs, other
     data, a footprint of a curve; never judged.  ``footprint_bytes``, where present: all large arrays
     together, 0 for a kernel with resident operands.  In a chase ``work`` counts loads ("load").
@@ -103,6 +104,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import chain
+from .untrusted import printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -171,11 +173,11 @@ _FIELDS: dict[str, dict[str, _Need]] = {
         "metric": "text",
         "toolchain": "text",
         "index": "integer",
-        "work": "number",
+        "work": "positive number",
         "work_unit": "text",
-        "event_s": "number?",
-        "host_s": "number?",
-        "globaltimer_s": "number?",
+        "event_s": "positive number?",
+        "host_s": "positive number?",
+        "globaltimer_s": "positive number?",
         "start_host_s": "number",
         "sm_id": "list of integers",
         "sm_cycles": "list of integers",
@@ -209,6 +211,8 @@ _FIELDS: dict[str, dict[str, _Need]] = {
 }
 # Fields that a line may lack, but which must hold this where they stand.
 _OPTIONAL: dict[str, dict[str, _Need]] = {
+    "round": {"sm_clock_hz": "positive number?", "variant": "text?", "footprint_bytes": "number?"},
+    "kernel": {"variant": "text?", "footprint_bytes": "number?"},
     "telemetry": {
         "sm_clock_hz": "number?",
         "memory_clock_hz": "number?",
@@ -233,7 +237,7 @@ _CHECK: dict[str, _Need] = {
 _PROGRAM: dict[str, _Need] = {"version": "text", "commit": "text?"}
 _HOST: dict[str, _Need] = {"python": "text", "platform": "text", "packages": "object"}
 
-ROUND_COLUMNS: tuple[str, ...] = tuple(_FIELDS["round"])
+ROUND_COLUMNS: tuple[str, ...] = (*_FIELDS["round"], "sm_clock_hz")
 """Columns of `Record.rounds`, in order; meaning and units as in the ``round`` line."""
 TELEMETRY_COLUMNS: tuple[str, ...] = ("host_s", *_OPTIONAL["telemetry"])
 """Columns of `Record.telemetry`, in order; meaning and units as in the ``telemetry`` line."""
@@ -291,7 +295,18 @@ def _parse(text: str) -> dict[str, Any]:
         raise _LineError(f"it is not valid JSON ({getattr(error, 'msg', error)})") from error
     if not isinstance(line, dict):
         raise _LineError("it is not a JSON object")
-    return line
+    # Nothing that is written with neither backslash nor a letter beyond ASCII drives a terminal.
+    return line if text.isascii() and "\\" not in text else _printable(line)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): _printable(item) for name, item in value.items()}
+    return value
 
 
 def _holds(need: _Need, value: object) -> bool:
@@ -306,6 +321,8 @@ def _holds(need: _Need, value: object) -> bool:
         return type(value) is int
     if need == "number":
         return type(value) in (int, float)
+    if need == "positive number":
+        return type(value) in (int, float) and value > 0  # type: ignore[operator]
     if need == "true or false":
         return isinstance(value, bool)
     if need == "object":
@@ -343,6 +360,8 @@ def _check(line: dict[str, Any]) -> str:
     if kind == "device":
         for number, claim in enumerate(line["claims"], 1):
             _require(f"claim {number} of {what}", _CLAIM, claim)
+            if claim["unit"] is not None and not _holds("number?", claim["value"]):
+                raise _LineError(f"claim {number} of {what} has a unit and a value that is no number")
     elif kind == "kernel" and line["check"] is not None:
         _require(f"'check' of {what}", _CHECK, line["check"])
     elif kind == "run":
@@ -350,7 +369,18 @@ def _check(line: dict[str, Any]) -> str:
         _require(f"'host' of {what}", _HOST, line["host"])
     elif kind == "round" and len({len(line[f"sm_{n}"]) for n in ("id", "cycles", "work")}) > 1:
         raise _LineError(f"'sm_id', 'sm_cycles' and 'sm_work' of {what} differ in length")
+    elif kind == "round" and line["sm_id"]:
+        _check_stamps(what, line)
     return kind
+
+
+def _check_stamps(what: str, line: dict[str, Any]) -> None:
+    """What is divided by later must not be absent or nothing."""
+    for name in ("event_s", "globaltimer_s", "sm_clock_hz"):
+        if line.get(name) is None:
+            raise _LineError(f"{what} has stamps of SMs and no '{name}'")
+    if min(line["sm_cycles"]) <= 0 or min(line["sm_work"]) < 0:
+        raise _LineError(f"'sm_cycles' or 'sm_work' of {what} is not positive")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -614,7 +644,7 @@ class Record:
         Returns:
             The columns `ROUND_COLUMNS`: ``metric``, ``toolchain``, ``work_unit`` texts; ``index``
             int64; ``work`` (in ``work_unit``), ``event_s``, ``host_s``, ``globaltimer_s``,
-            ``start_host_s`` (s) float64, NaN where null; ``sm_id``, ``sm_cycles`` int64 arrays
+            ``start_host_s`` (s), ``sm_clock_hz`` (Hz) float64, NaN where null; ``sm_id``, ``sm_cycles`` int64 arrays
             and ``sm_work`` float64 arrays of one length per row; then any further keys of the
             lines.  Without rounds the frame is empty and has the same columns. Each call gives a
             frame of its own.
@@ -637,6 +667,7 @@ class Record:
             "host_s": "float64",
             "globaltimer_s": "float64",
             "start_host_s": "float64",
+            "sm_clock_hz": "float64",
         }
         return _frame(rows, types)
 

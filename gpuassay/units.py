@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -11,6 +12,8 @@ PARTS = ((1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
 
 def show(value: float, unit: str, digits: int = 4) -> str:
     """`value` (SI) with `digits` significant digits, prefixed where the unit takes one: 3.161 TB/s."""
+    if not math.isfinite(value):
+        return f"{value} {unit}".strip()
     if unit in PREFIXED:
         rounded = abs(float(f"{value:.{digits - 1}e}"))  # 999.99 GB/s shows as 1.000 TB/s
         for factor, prefix in PREFIXES:

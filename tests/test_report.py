@@ -23,6 +23,7 @@ from gpuassay.cli_report import FORMATS, render
 from gpuassay.report import document, html, markdown, tidy
 from gpuassay.report.lab import Lab
 from gpuassay.report.schema import json_schema
+from gpuassay.untrusted import cell
 from gpuassay.verdict import Judgement
 
 SCRIPT = "<script>alert(1)</script>"
@@ -90,8 +91,8 @@ def test_csv_has_one_row_per_metric(judgement: Judgement) -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)"])
 def test_csv_text_is_no_formula(text: str) -> None:
-    assert tidy.plain(text) == f"'{text}"
-    assert tidy.plain(-1.5) == -1.5
+    assert cell(text) == f"'{text}"
+    assert cell(-1.5) == -1.5
 
 
 def test_a_script_in_outside_fields_stays_text(reference: Judgement) -> None:

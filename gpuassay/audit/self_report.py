@@ -173,7 +173,7 @@ def _pairs(rounds: DataFrame, telemetry: DataFrame) -> Any:
     import pandas as pd
 
     empty = pd.DataFrame({"metric": [], "claimed_hz": [], "measured_hz": [], "reasons": []}, dtype=float)
-    if "sm_clock_hz" not in rounds or not len(rounds) or not len(telemetry):
+    if rounds["sm_clock_hz"].isna().all() or not len(telemetry):
         return empty
     rounds = rounds.sort_values("start_host_s")
     start = rounds["start_host_s"].to_numpy(float)
@@ -214,7 +214,7 @@ def _sm_clock(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
 
 def _highest_clock(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     claim = _claimed(record, "clock.sm.max", "cuda.clock.sm.max")
-    if claim is None or "sm_clock_hz" not in rounds or not len(rounds):
+    if claim is None or rounds["sm_clock_hz"].isna().all():
         return _missing("clock.sm.max", "both a maximum clock and rounds with stamps", claim, "Hz")
     measured = float(rounds["sm_clock_hz"].quantile(0.99))
     word: Word = "inconsistent" if measured > claim * (1 + CLOCK_TOLERANCE) else "consistent"

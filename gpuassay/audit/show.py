@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..units import show
+from ..untrusted import printable
 from . import LIMITS, Row
 
 STYLES = {"consistent": "green", "inconsistent": "bold red"}
@@ -23,14 +24,14 @@ def table(rows: Sequence[Row], *, untested: bool = True) -> RenderableType:
     answered = [row for row in rows if row.verdict in STYLES]
     for row in rows if untested else answered:
         made.add_row(
-            Text(_printable(f"  {row.check}")),
+            Text(printable(f"  {row.check}")),
             Text(row.verdict, style=STYLES.get(row.verdict, "dim")),
             *(Text(_value(value, row.unit)) for value in (row.claim, row.measured, row.expanded_uncertainty)),
         )
     parts: list[RenderableType] = [made]
     if not untested and len(answered) < len(rows):
         parts.append(Text(f"  and {len(rows) - len(answered)} not tested or not observable", style="dim"))
-    parts += [Text(_printable(f"  {row.check}: {row.text}")) for row in rows if row.verdict == "inconsistent"]
+    parts += [Text(printable(f"  {row.check}: {row.text}")) for row in rows if row.verdict == "inconsistent"]
     parts += [Text(LIMITS, style="dim")]
     return Group(*parts)
 
@@ -40,8 +41,4 @@ def _value(value: Any, unit: str | None) -> str:
         return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return show(float(value), unit or "1")
-    return _printable(str(value))[:40]
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(str(value))[:40]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from gpuassay.units import show
+from gpuassay.untrusted import cell
 
 from .outliers import FALSE_ALARM_SHARE, adjusted, scores
 from .spill import Spill, by_metric
@@ -226,8 +227,7 @@ def _csv(fleet: Fleet) -> str:
         reasons = "; ".join(fleet.pull.get(s["key"], ()))
         row = [s["uuid"], s["node"], s["slot"], s["phase"], s.get("part", ""), s["state"], s.get("overall", "")]
         row += [bool(s.get("retried")), bool(s.get("simulated")), reasons]
-        # A spreadsheet takes text that begins like this for a formula.
-        writer.writerow([f"'{c}" if isinstance(c, str) and c[:1] in ("=", "+", "-", "@") else c for c in row])
+        writer.writerow([cell(c) for c in row])
     return out.getvalue()
 
 

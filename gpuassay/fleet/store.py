@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from gpuassay.untrusted import printable
+
 if TYPE_CHECKING:
     from gpuassay.verdict import Judgement
 
 SCHEMA = "gpuassay.fleet/1"
 PARTITIONS = ("part", "node", "date")
+STATUS_TEXTS = ("key", "uuid", "node", "slot", "phase", "state")
 # For forty rows a file: dictionaries and statistics of each column cost more than they save, in bytes and in time.
 PARQUET: dict[str, Any] = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
 
@@ -94,7 +97,7 @@ class Store:
         try:
             found = json.loads((path / "store.json").read_text(encoding="utf-8"))
             schema = found["schema"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 f"{path} is no fleet store, it has no readable store.json: name what `fleet run` wrote"
             ) from error
@@ -111,21 +114,20 @@ class Store:
         replace_file(self.statuses_at / f"{slug(key)}.json", text.encode() + b"\n")
 
     def status(self, key: str) -> dict[str, Any]:
-        """The status of one GPU and phase; empty where there is none yet."""
+        """The status of one GPU and phase; empty where there is none yet, or none that can be read."""
         try:
-            found: dict[str, Any] = json.loads((self.statuses_at / f"{slug(key)}.json").read_bytes())
-        except (OSError, ValueError):
+            return _status(self.statuses_at / f"{slug(key)}.json")
+        except StoreError:
             return {}
-        return found
 
     def set_status_of_workers(self, workers: dict[str, dict[str, str]]) -> None:
         """Notes which GPU each worker serves, or why none. Raises OSError."""
         replace_file(self.path / "workers.json", json.dumps(workers, indent=1).encode() + b"\n")
 
     def statuses(self) -> Iterator[dict[str, Any]]:
-        """All statuses, by key."""
+        """All statuses, by key. Raises StoreError where one cannot be read."""
         for path in sorted(self.statuses_at.glob("*.json")):
-            yield json.loads(path.read_bytes())
+            yield _status(path)
 
     def add_rows(self, judgement: Judgement, job: dict[str, Any]) -> int:
         """Writes the rows of one judged run; returns their number. Raises OSError."""
@@ -162,6 +164,18 @@ class Store:
             cache_metadata=False,
             fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
         )
+
+
+def _status(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+        if not all(isinstance(found[name], str) for name in STATUS_TEXTS):
+            raise TypeError
+        return {name: printable(value) if isinstance(value, str) else value for name, value in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{path} is no status that can be read: remove it, and `fleet run --resume` measures that GPU again"
+        ) from error
 
 
 TEXTS = (

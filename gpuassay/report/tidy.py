@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from ..untrusted import cell
 from ..verdict import Judgement
 
 COLUMNS = (
@@ -45,7 +46,7 @@ def write(judgement: Judgement) -> str:
             "record_complete": record.complete if record else None,
         }
         row = (more[column] if column in more else getattr(v, column) for column in COLUMNS)
-        writer.writerow([plain(value) for value in row])
+        writer.writerow([cell(value) for value in row])
     return out.getvalue()
 
 
@@ -54,10 +55,5 @@ def rows(found: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(found[0] if found else ())
-    writer.writerows(["" if value != value else plain(value) for value in row.values()] for row in found)
+    writer.writerows(["" if value != value else cell(value) for value in row.values()] for row in found)
     return out.getvalue()
-
-
-def plain(value: object) -> object:
-    """Text that a spreadsheet would take for a formula begins with an apostrophe instead."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from ..untrusted import printable
+
 Confidence = Literal[
     "official document",
     "copy of an official document",
@@ -46,7 +48,7 @@ def one_line(text: str) -> str:
     line, nor drive the terminal, nor fail to encode.
     """
     folded = " ".join(text.split())
-    return "".join(c if c.isprintable() else "?" for c in folded)
+    return printable(folded)
 
 
 def quote(value: object, limit: int = 60) -> str:
