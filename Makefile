@@ -9,7 +9,7 @@ VENV := .venv
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help setup verify test lint format docs clean
+.PHONY: help setup verify test lint format docs fuzz clean
 .NOTPARALLEL:
 
 # The driver's CUDA major version decides between the cuda12 and cuda13 extras; 13 where there is no driver.
@@ -35,6 +35,7 @@ help:
 	@echo "make test     format check, lint, types and every test that needs no GPU"
 	@echo "make lint     format check, lint and types only"
 	@echo "make docs     build the manual into site/ (open site/index.html)"
+	@echo "make fuzz     ten minutes of damaged files for every parser of strangers' files"
 	@echo "make format   format the sources and apply safe lint fixes"
 	@echo "make setup    only build the private environment in $(VENV); the targets above do it themselves"
 	@echo "make clean    remove the environment, caches and build outputs (results/ stays)"
@@ -75,6 +76,9 @@ lint: $(READY)
 
 docs: $(READY)
 	$(VENV)/bin/mkdocs build --strict --quiet
+
+fuzz: $(READY)
+	$(VENV)/bin/python tests/fuzz.py --cases 1000000000 --seconds 600 --processes 2 --seed $$(date +%s)
 
 format: $(READY)
 	$(VENV)/bin/ruff format

@@ -11,6 +11,7 @@ import click
 
 from .cli_report import refuse, write
 from .exit_codes import CONFORMS, DIFFERS, fail
+from .untrusted import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -101,7 +102,7 @@ def history(paths: tuple[str, ...], form: str, output: Path | None, force: bool,
     except RecordError as error:
         fail(str(error))
     for left in left_out:
-        click.echo(f"gpuassay: left out: {left}", err=True)
+        click.echo(f"gpuassay: left out: {printable(str(left))}", err=True)
     series = follow(frame)
     if parquet:
         _write_parquet(frame, parquet)

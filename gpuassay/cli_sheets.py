@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .exit_codes import CONFORMS, DIFFERS, NO_GPU, USAGE, fail
+from .untrusted import printable
 
 if TYPE_CHECKING:
     from .sheets import Sheet
@@ -238,7 +239,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
             if not of_file:
                 click.echo(f"{path}: valid")
             for problem in of_file:
-                click.echo(f"gpuassay: {problem}", err=True)
+                click.echo(f"gpuassay: {printable(str(problem))}", err=True)
     sys.exit(USAGE if problems else CONFORMS)
 
 

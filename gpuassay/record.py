@@ -225,7 +225,7 @@ _OPTIONAL: dict[str, dict[str, _Need]] = {
         "other_processes": "integer?",
         "other_pids": "list of integers?",
         "own_process_listed": "integer?",
-    }
+    },
 }
 _CLAIM: dict[str, _Need] = {"quantity": "text", "value": "any", "unit": "text?", "source": "text"}
 _CHECK: dict[str, _Need] = {

@@ -7,7 +7,9 @@ the record holds by then is judged, and headed incomplete.
 from __future__ import annotations
 
 import os
+import stat
 import sys
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -88,13 +90,13 @@ def measure(
         f"--gpuassay-profile={profile}",
         f"--gpuassay-run-id={run_id}",
         "-m",
-        {"quick": "quick", "standard": "not full and not audit", "full": "not audit", "audit": "quick or audit"}[
-            profile
-        ],
+        SELECTED[profile],
         *pytest_arguments,
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CUDA_MODULE_LOADING": "EAGER"}
+    # Machine code is loaded from these: nobody else may write there.
+    environment |= dict.fromkeys(("CUPY_CACHE_DIR", "NUMBA_CACHE_DIR"), str(private_cache()))
     with log:
         if resumed is not None:
             _begin(resumed, path, run_id)
@@ -108,6 +110,22 @@ def measure(
         tail = log_tail(Path(log.name))
         raise VerifyError(f"the suites ended (exit {status}) before a record was begun: {tail}")
     return path
+
+
+def private_cache() -> Path:
+    """A folder that only this user can read or write: gpuassay in the user's cache directory (XDG Base Directory
+    Specification), or a new temporary one where that is not to be had."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "gpuassay"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            folder.chmod(0o700)
+            return folder
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        pass
+    return Path(tempfile.mkdtemp(prefix="gpuassay-"))
 
 
 def profile_to_resume(path: Path) -> str:

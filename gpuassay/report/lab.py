@@ -41,9 +41,10 @@ def read(path: Path) -> Lab:
         return Lab.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror}; check the path of --lab") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LabError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(place) for place in first["loc"])
         raise LabError(f"{path}, {where}: {first['msg']}; known fields: {', '.join(Lab.model_fields)}") from error
+    except (ValueError, RecursionError) as error:
+        # Not TOMLDecodeError alone: tomllib lets Python's limits on digits and on depth through.
+        raise LabError(f"{path} is no TOML: {error}") from error

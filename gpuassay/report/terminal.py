@@ -290,5 +290,8 @@ def identification(found: Identification) -> RenderableType:
 
 def console(*, stderr: bool = False) -> Console:
     """A console that keeps whole tables where output is not a terminal."""
-    result = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return result if result.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+    # Without markup: much of what is shown is text from outside.
+    result = Console(stderr=stderr, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    if result.is_terminal:
+        return result
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=160)
