@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ def fleet_run(
 
     if sum(map(bool, (scheduler, here, slurm))) > 1:
         raise click.UsageError("choose one of --scheduler, --local and --slurm")
+    _need("distributed", "pyarrow")
     try:
         if against is not None:
             load(against)
@@ -95,11 +97,17 @@ def fleet_run(
     sys.exit(PARTIAL if partial else verdict)
 
 
+def _need(*packages: str) -> None:
+    """Before anything is written: what the base installation lacks."""
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError as error:
+            fail(f"fleets need {package}: pip install 'gpuassay[fleet,report]' ({error})")
+
+
 def _run(plan: Plan, store: Any, scheduler: str | None, slurm: str | None, tls: dict[str, str]) -> dict[str, int]:
-    try:
-        from distributed import Client, Security
-    except ImportError as error:
-        fail(f"fleet run needs Dask distributed: pip install 'gpuassay[fleet]' ({error})")
+    from distributed import Client, Security
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from . import report
@@ -194,6 +202,7 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
 
     if output is not None and output.exists() and not force:
         fail(f"{output} exists: name another file, or overwrite it by --force")
+    _need("pyarrow", *(("jinja2", "matplotlib") if form == "html" else ()))
     try:
         found = Store.open(store)
         text = report.render(report.build(found, form == "html"), form, records_url(found, output))

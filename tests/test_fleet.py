@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import H20
 
 from gpuassay import read
+from gpuassay.cli import cli
 from gpuassay.fleet import job as jobs
 from gpuassay.fleet import run as fleet
 from gpuassay.fleet import simulate
@@ -254,3 +256,15 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space"):
         replace_file(tmp_path / "x", b"data")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("missing", "command"), [("distributed", "run"), ("pyarrow", "run"), ("pyarrow", "report")])
+def test_a_missing_extra_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    arguments = ["run", "--simulate", "1", "--out"] if command == "run" else ["report"]
+    done = CliRunner().invoke(cli, ["fleet", *arguments, str(tmp_path / "store")])
+    assert done.exit_code == 2
+    assert f"fleets need {missing}: pip install" in done.stderr
+    assert not (tmp_path / "store").exists()
