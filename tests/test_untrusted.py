@@ -79,6 +79,13 @@ def test_deep_nesting_is_no_traceback(tmp_path: Path, depth: int) -> None:
         list(Store(tmp_path / "store").statuses())
 
 
+def test_keys_of_hundreds_of_parts_are_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("a." * 480 + "b = 1\n")
+    with pytest.raises(sheets.SheetError):
+        sheets.load(str(path))
+
+
 def test_numbers_of_thousands_of_digits_are_no_traceback(tmp_path: Path) -> None:
     digits = "9" * 10_000
     path = tmp_path / "long.toml"

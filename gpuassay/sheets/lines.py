@@ -12,6 +12,8 @@ from typing import Any
 
 #: Statements of more lines than this are taken for one that never ends, and the search stops.
 _LONGEST = 500
+#: What is nested deeper has the line of what it is in: a sheet needs three levels, and Python's stack ends.
+_DEEPEST = 50
 
 
 def line_numbers(text: str) -> dict[tuple[int | str, ...], int]:
@@ -64,7 +66,7 @@ def _header(data: Any, last: dict[tuple[int | str, ...], int]) -> tuple[int | st
 def _inside(data: Any, path: tuple[int | str, ...], line: int, found: dict[tuple[int | str, ...], int]) -> None:
     for key, value in enumerate(data) if isinstance(data, list) else data.items():
         found.setdefault((*path, key), line)
-        if isinstance(value, dict | list):
+        if isinstance(value, dict | list) and len(path) < _DEEPEST:
             _inside(value, (*path, key), line, found)
 
 
