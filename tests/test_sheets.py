@@ -756,3 +756,12 @@ def test_a_name_never_decides_and_a_choice_never_contradicts_silicon(
         size = choice.sheet.published_quantity("memory.size")
         assert size is not None
         assert memory is None or memory == pytest.approx(size.si, rel=0.0801)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_problem_stands_on_its_line_whatever_ends_the_lines(tmp_path: Path, ends: str) -> None:
+    path = tmp_path / "t1.toml"
+    text = GOOD.replace('unit = "TB/s"', 'unit = "TB"')
+    path.write_bytes(text.replace("\n", ends).encode())
+    number = text[: text.index('unit = "TB"')].count("\n") + 1
+    assert f"line {number}:" in refusal(str(path))

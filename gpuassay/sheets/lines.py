@@ -12,8 +12,6 @@ from typing import Any
 
 #: Statements of more lines than this are taken for one that never ends, and the search stops.
 _LONGEST = 500
-#: What is nested deeper has the line of what it is in: a sheet needs three levels, and Python's stack ends.
-_DEEPEST = 50
 
 
 def line_numbers(text: str) -> dict[tuple[int | str, ...], int]:
@@ -26,7 +24,7 @@ def line_numbers(text: str) -> dict[tuple[int | str, ...], int]:
     last: dict[tuple[int | str, ...], int] = {}  # list of tables -> index of the newest
     table: tuple[int | str, ...] = ()
     pending: list[str] = []
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), 1):
         pending.append(line)
         try:
             data = tomllib.loads("\n".join(pending))
@@ -52,8 +50,8 @@ def line_numbers(text: str) -> dict[tuple[int | str, ...], int]:
 def _header(data: Any, last: dict[tuple[int | str, ...], int]) -> tuple[int | str, ...]:
     """The table that a header opens, each list of tables on the way with the index that TOML means."""
     path: tuple[int | str, ...] = ()
-    while data:
-        ((key, data),) = data.items()
+    while isinstance(data, dict) and data:
+        key, data = next(iter(data.items()))
         path = (*path, key)
         if isinstance(data, list):  # [[...]]: one more of these
             last[path] = last.get(path, -1) + 1
@@ -66,7 +64,7 @@ def _header(data: Any, last: dict[tuple[int | str, ...], int]) -> tuple[int | st
 def _inside(data: Any, path: tuple[int | str, ...], line: int, found: dict[tuple[int | str, ...], int]) -> None:
     for key, value in enumerate(data) if isinstance(data, list) else data.items():
         found.setdefault((*path, key), line)
-        if isinstance(value, dict | list) and len(path) < _DEEPEST:
+        if isinstance(value, dict | list):
             _inside(value, (*path, key), line, found)
 
 

@@ -21,6 +21,7 @@ from .model import Complaint, Sheet, Unpublished, complaints, key_text, normal, 
 
 #: A sheet is a page or two of text; anything larger is a mistake, and parsing it wastes memory.
 MAX_BYTES = 1_000_000
+_DEEPEST = 50  # tables and lists inside each other; a sheet needs three levels
 
 _LIST_COMMAND = "gpuassay sheets"
 
@@ -78,7 +79,7 @@ def _bad_file(file: str, found: str, remedy: str, line: int | None = None) -> No
 def _parse_toml(text: str, where: str) -> dict[str, Any]:
     try:
         # Decimal keeps the digits as printed; a float would turn 4.0 into 4 and 989.4 into noise.
-        return tomllib.loads(text, parse_float=Decimal)
+        data = tomllib.loads(text, parse_float=Decimal)
     except (ValueError, ArithmeticError) as error:
         # Beside its own error tomllib lets Python's limit on the digits of an integer through.
         # That complaint goes on with advice to programmers, which a sheet's author cannot use.
@@ -87,6 +88,18 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
         _bad_file(where, f"is not valid TOML: {problem}", "correct it there", int(at[1]) if at else None)
     except RecursionError:
         _bad_file(where, "is not valid TOML: nested too deeply", "a sheet needs three levels")
+    # Tables of hundreds of levels are valid TOML, but Python's stack ends where they are shown or walked.
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+    if level:
+        _bad_file(where, f"nests more than {_DEEPEST} tables or lists", "a sheet needs three levels")
+    return data
 
 
 def located(found: Iterable[Complaint], text: str, where: str) -> list[Problem]:
