@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,9 +15,13 @@ from pathlib import Path
 import pytest
 
 import gpuassay
+from gpuassay import resume
 from gpuassay.record import RecordError, RecordWriter
 
 Measure = Callable[..., Path]
+METRICS = {f"test_memory[{kind}]": f"memory.{kind}" for kind in ("read", "write", "copy", "triad")} | {
+    "test_l2_read": "l2.read"
+}
 
 
 def lines_of(data: bytes, path: Path) -> int:
@@ -91,3 +96,35 @@ def test_a_run_killed_outright_keeps_what_it_had(tmp_path: Path, after_lines: in
     data = path.read_bytes()
     assert data.count(b"\n") >= seen >= after_lines
     assert lines_of(data, tmp_path / "copy.jsonl") == data.count(b"\n")
+
+
+def test_two_hundred_runs_killed_at_random_moments_lose_nothing_finished(tmp_path: Path) -> None:
+    """SIGKILL at moments spread over a whole run. What a run said it had finished is in its record, every round."""
+    here = Path(__file__).parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])
+    }
+    told = subprocess.run(
+        [sys.executable, str(here / "killed_runs.py"), str(tmp_path), "200", "20261124"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    whole, *runs = map(json.loads, told.stdout.splitlines())
+    rounds = gpuassay.read(whole["record"]).rounds().groupby("metric").size()
+    assert len(whole["finished"]) == len(rounds) == 5
+    killed = [run for run in runs if run["killed"]]
+    assert len(killed) > 150
+    for run in killed:
+        path = Path(run["record"])
+        if not run["finished"] and (not path.exists() or b"\n" not in path.read_bytes()):
+            continue  # killed before the record was begun
+        kept = gpuassay.read(path)
+        metrics = [METRICS[name] for name in run["finished"]]
+        assert kept.rounds().groupby("metric").size().reindex(metrics).tolist() == rounds[metrics].tolist()
+        assert {(metric, "cuda c++", None) for metric in metrics[:-1]} <= resume.done(path)
+        assert not kept.ended or len(metrics) == 5  # its last lines were written, and the process not yet gone
+    finished = [len(run["finished"]) for run in killed]
+    assert min(finished) == 0
+    assert max(finished) >= 4
