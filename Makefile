@@ -2,10 +2,13 @@
 #   PYTHON=python3.12   the interpreter to build .venv with
 #   CUDA=12             the CUDA major version, instead of the installed driver's
 #   ARGS="..."          passed on to `gpuassay verify`
+#   PINS=file           install only these files, by their hashes (as CI does, with .ci/requirements.txt)
 
 PYTHON ?= python3
 ARGS ?=
+PINS ?=
 VENV := .venv
+PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
@@ -45,7 +48,7 @@ help:
 setup: $(READY)
 
 # With a finished environment for the same choice, brought up to date in place; otherwise built from nothing.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "gpuassay needs Python 3.11 or newer, and '$(PYTHON)' is not: install one and name it, as in make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
@@ -53,7 +56,8 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then rm $@; else rm -rf $(VENV); fi
 	@echo "Setting up $(VENV) for CUDA $(CUDA) (first time: about 0.9 GB to download, 2 GB on disk, 2 to 10 minutes) ..." >&2
 	@[ -x $(VENV)/bin/pip ] || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cuda$(CUDA),docs,fleet,pdf,report,slurm,test]' >&2
+	@$(if $(PINS),$(PIP) --require-hashes -r $(PINS) >&2 && $(PIP) --no-deps --no-build-isolation -e . >&2 ,\
+	$(PIP) -c constraints.txt -e '.[cuda$(CUDA),docs,fleet,pdf,report,slurm,test]' >&2)
 	@echo "$(VENV) is ready." >&2
 	@touch $@
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -29,8 +31,9 @@ SETTERS = re.compile(
 )
 
 
-def repository_files() -> list[Path]:
-    """Tracked files and new ones that are not ignored; skips the test outside a git checkout."""
+def repository_files(*, links: bool = False) -> list[Path]:
+    """Tracked files and new ones that are not ignored; skips the test outside a git checkout. `links`: with symbolic
+    links."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listed = subprocess.run(
@@ -41,7 +44,7 @@ def repository_files() -> list[Path]:
         check=True,
     ).stdout
     paths = [ROOT / name for name in listed.split("\0") if name]
-    return [path for path in paths if path.is_file() and not path.is_symlink()]
+    return [path for path in paths if path.is_symlink() or path.is_file() if links or not path.is_symlink()]
 
 
 def text_of(path: Path) -> str:
@@ -62,18 +65,42 @@ def findings(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
     ]
 
 
-def test_wheel_owns_one_name_and_holds_every_folder(tmp_path: Path) -> None:
-    built = subprocess.run(
-        [
-            *(sys.executable, "-m", "build", "--wheel", "--no-isolation"),
-            *("--outdir", str(tmp_path), str(ROOT)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def build(source: Path, out: Path) -> tuple[Path, Path]:
+    """The wheel and the sdist of a source folder."""
+    command = [sys.executable, "-m", "build", "--wheel", "--sdist", "--no-isolation", "--outdir", str(out), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_two_builds_of_the_same_files_are_identical(tmp_path: Path) -> None:
+    """Wheel and sdist, from two folders whose files have other times and permissions, and other files beside them."""
+    outputs = []
+    for number in (0, 1):
+        folder = tmp_path / str(number) / "source"
+        for path in repository_files(links=True):
+            copy = folder / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy, follow_symlinks=False)
+            if not copy.is_symlink():
+                copy.chmod(0o600 + 0o44 * number + (path.stat().st_mode & 0o100))
+                os.utime(copy, (1e9 + number, 1e9 + number))
+        if number:
+            (folder / "kernels" / "__pycache__").mkdir()
+            (folder / "kernels" / "__pycache__" / "x.pyc").write_bytes(b"x")
+            (folder / ".venv").mkdir()
+            (folder / ".venv" / "x.py").write_bytes(b"x")
+        outputs.append(build(folder, tmp_path / str(number) / "dist"))
+    for one, other in zip(*outputs, strict=True):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes(), one.name
+    with tarfile.open(outputs[0][1]) as archive:
+        assert any(name.endswith("/kernels/memory.cu") for name in archive.getnames())
+
+
+def test_wheel_owns_one_name_and_holds_every_folder(tmp_path: Path) -> None:
+    wheel, _ = build(ROOT, tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -140,3 +167,18 @@ def test_no_source_changes_a_gpu_setting() -> None:
 )
 def test_setter_pattern_sees(line: str) -> None:
     assert SETTERS.search(line)
+
+
+def test_ci_installs_the_pinned_versions_by_their_hashes() -> None:
+    """.ci/requirements.txt is made from constraints.txt (its header says how); both name the same versions."""
+    text = (ROOT / ".ci" / "requirements.txt").read_text(encoding="utf-8")
+    pin = re.compile(r"^([\w.-]+)(?:\[[\w,.-]+\])?==([^\s;]+)", re.MULTILINE)
+    constraints = dict(pin.findall((ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    installed = dict(pin.findall(text))
+    assert len(installed) > 100
+    wrong = {name: version for name, version in installed.items() if constraints.get(name, version) != version}
+    assert not wrong, f"other versions than constraints.txt has: {wrong}"
+    # constraints.txt serves both CUDA versions, so it leaves open what differs between them; brotlicffi is PyPy's.
+    assert installed.keys() - constraints.keys() <= {"brotlicffi", "cuda-bindings", "cuda-toolkit"}
+    blocks = re.split(r"^(?=[\w])", text, flags=re.MULTILINE)[1:]
+    assert [block.split()[0] for block in blocks if "--hash=sha256:" not in block] == []
