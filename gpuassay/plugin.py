@@ -337,6 +337,9 @@ def _failed(
 
 
 def _close(config: pytest.Config, workload: Workload | Operation) -> None:
+    from . import timing
+
+    timing.forget_marks()
     try:
         workload.close()
     except Exception:

@@ -48,6 +48,14 @@ def host_timer() -> float:
     return now
 
 
+def forget_marks() -> None:
+    """Drops the readings of a benchmark that is over, so that a long run's memory does not grow with them. The last
+    one or two stay: CudaDevice.mark goes on from the last, with two events that take turns by their number."""
+    host_marks.clear()
+    if _device is not None:
+        del _device.marks[: (len(_device.marks) - 1) // 2 * 2]
+
+
 # A burst: the silicon's rate before the power manager has settled. Rounds stop when the margin of error of the mean
 # is under 0.05 % at 95 % confidence, but not before 25 rounds (the order-statistic interval of a median needs some)
 # and not after 0.8 s of rounds.
