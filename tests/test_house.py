@@ -182,3 +182,11 @@ def test_ci_installs_the_pinned_versions_by_their_hashes() -> None:
     assert installed.keys() - constraints.keys() <= {"brotlicffi", "cuda-bindings", "cuda-toolkit"}
     blocks = re.split(r"^(?=[\w])", text, flags=re.MULTILINE)[1:]
     assert [block.split()[0] for block in blocks if "--hash=sha256:" not in block] == []
+
+
+def test_the_licence_of_every_pinned_package_is_listed() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| ([a-z0-9-]+) \| (\S.*) \|$", text, re.MULTILINE))
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    names = {re.sub(r"[-_.]+", "-", name).lower() for name in pinned} | {"cuda-bindings", "cuda-toolkit"}
+    assert listed.keys() - {"package"} == names

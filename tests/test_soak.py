@@ -11,8 +11,8 @@ from pathlib import Path
 
 import gpuassay
 
-# GPUASSAY_SOAK asks for more. What pytest keeps of each test for its reports, and pytest-benchmark of each benchmark for
-# its table and JSON, was 6.3 kB per benchmark by tracemalloc, all that grew; here the process's resident pages count.
+# GPUASSAY_SOAK asks for more. What pytest keeps of each test for its reports, and pytest-benchmark of each benchmark
+# for its table and JSON, was 6.3 kB per benchmark by tracemalloc, and nothing else grew; resident pages count here.
 BENCHMARKS = int(os.environ.get("GPUASSAY_SOAK", "300"))
 KEPT_PER_BENCHMARK_BYTES = 14_000
 SUITE = f"""
