@@ -153,6 +153,7 @@ def run(plan: Plan, store: Store, client: Any, workers: int | None = None, said:
             counts["retried"] += bool(status.get("retried"))
             if said:
                 said(done, len(todo), status)
+    store.pack()
     return counts
 
 
