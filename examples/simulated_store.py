@@ -29,11 +29,11 @@ def fill(store: Store, gpus: int) -> None:
     rng = np.random.default_rng(simulate.SEED)
     x = np.array(list(truths.values())) * (1 + rng.normal(0, simulate.SPREAD, (gpus, len(names))))
     schema = row_schema()
-    same = {"phase": "alone", "driver": "SIMULATED", "sheet": "H20", "verdict": "conforms"}
+    same: dict[str, object] = {"phase": "alone", "driver": "SIMULATED", "sheet": "H20", "verdict": "conforms"}
     same |= {"delivered_verdict": "conforms", "reason": "", "throttled": 0.0, "simulated": True}
     texts = {key: pa.array([value] * len(names)) for key, value in same.items()}
     texts |= {"metric": pa.array(names), "unit": pa.array([metric(name).unit for name in names])}
-    by_clock = np.array([not name.startswith("memory.") for name in names])
+    by_clock = np.array([not name.startswith(("memory.", "pcie.")) for name in names])
     for gpu in simulate.gpus(gpus):
         index = gpu["index"]
         if bad := simulate.planted(index):
@@ -49,7 +49,7 @@ def fill(store: Store, gpus: int) -> None:
         place = store.rows / "part=SIMULATED-H20" / f"node={gpu['node']}" / "date=2026-11-24"
         place.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, place / f"{run_id}.parquet", **PARQUET)
-        status = {"key": f"{gpu['uuid']}.alone", "state": "ok", "phase": "alone", "run_id": run_id}
+        status: dict[str, object] = {"key": f"{gpu['uuid']}.alone", "state": "ok", "phase": "alone", "run_id": run_id}
         status |= {"uuid": gpu["uuid"], "node": gpu["node"], "slot": gpu["slot"], "part": "SIMULATED H20"}
         status |= {"overall": "conforms", "summary": "SIMULATED", "simulated": True, "record": f"{run_id}.jsonl"}
         (store.statuses_at / f"{status['key']}.json").write_text(json.dumps(status), encoding="utf-8")

@@ -31,6 +31,7 @@ class Fleet:
     """Everything that a report says. `pull`: key -> reasons."""
 
     statuses: list[dict[str, Any]]
+    unserved: list[str] = field(default_factory=list)  # workers of the last run that measured nothing
     metrics: list[dict[str, Any]] = field(default_factory=list)
     pull: dict[str, list[str]] = field(default_factory=dict)
     patterns: list[str] = field(default_factory=list)
@@ -54,10 +55,14 @@ class Fleet:
     def lists(self) -> list[tuple[str, list[str]]]:
         """What a page and Markdown list between the numbers: titles and lines."""
         return [
+            ("Workers that measured nothing", self.unserved),
             ("Not what their name says", self.identities),
             ("Throttlers", self.throttlers),
             ("Nodes and slots with many outliers", self.patterns),
-            ("All GPUs of a node at once", [sharing.text(cost) for cost in self.together]),
+            (
+                "All GPUs of a node at once",
+                [sharing.text(cost) for cost in sorted(self.together, key=lambda cost: -abs(cost["change"]))],
+            ),
         ]
 
     @property
@@ -71,7 +76,7 @@ def build(store: Store, details: bool = False) -> Fleet:
     import numpy as np
     import pandas as pd
 
-    fleet = Fleet(list(store.statuses()))
+    fleet = Fleet(list(store.statuses()), store.unserved())
     with by_metric(store, fleet.statuses) as spill:
         suspects, failed, hot, tests = [], [], set[str](), 0
         z: dict[str, Any] = {}
@@ -208,6 +213,7 @@ def document(fleet: Fleet) -> dict[str, Any]:
         "counts": fleet.verdicts,
         "retried": [s["key"] for s in fleet.statuses if s.get("retried")],
         "metrics": fleet.metrics,
+        "unserved": fleet.unserved,
         "identities": fleet.identities,
         "throttlers": fleet.throttlers,
         "patterns": fleet.patterns,

@@ -55,20 +55,20 @@ def _sensors(alone: DataFrame, together: DataFrame) -> Iterator[tuple[str, list[
 
 
 def text(cost: dict[str, Any]) -> str:
-    """One line: the rate, and where the sensors say so, power, heat and clock, each alone -> together."""
+    """One line: the change, and where the sensors say so power, heat and clock, each alone to together."""
     found = [
         f"{cost['metric']}, {cost['part']}: {cost['change']:+.1%} with all GPUs of the node at work "
         f"(90 % of {cost['gpus']} GPUs from {cost['p05']:+.1%} to {cost['p95']:+.1%})"
     ]
     shown = (
-        ("power_w", "power", lambda v: f"{v:.0f} W"),
-        ("power_limited", "limited by power", lambda v: f"{v:.0%} of the time"),
-        ("temperature_c", "temperature", lambda v: f"{v:.0f} °C"),
-        ("heat_limited", "slowed by heat", lambda v: f"{v:.0%} of the time"),
-        ("clock_hz", "SM clock", lambda v: f"{v / 1e6:.0f} MHz"),
+        ("power_w", "power", 1, " W"),
+        ("power_limited", "limited by power", 0.01, " % of the time"),
+        ("temperature_c", "temperature", 1, " °C"),
+        ("heat_limited", "slowed by heat", 0.01, " % of the time"),
+        ("sm_clock_hz", "SM clock", 1e6, " MHz"),
     )
-    for name, words, say in shown:
+    for name, words, factor, unit in shown:
         if name in cost["sensors"]:
-            alone, together = (say(v) for v in cost["sensors"][name])
-            found.append(f"{words} {alone} -> {together}" if alone != together else f"{words} {alone}")
+            alone, together = (f"{value / factor:.0f}" for value in cost["sensors"][name])
+            found.append(f"{words} {alone}{unit}" if alone == together else f"{words} {alone} to {together}{unit}")
     return "; ".join(found)

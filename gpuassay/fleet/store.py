@@ -125,9 +125,21 @@ class Store:
         except StoreError:
             return {}
 
-    def set_status_of_workers(self, workers: dict[str, dict[str, str]]) -> None:
+    def set_workers(self, workers: dict[str, dict[str, str]]) -> None:
         """Notes which GPU each worker serves, or why none. Raises OSError."""
         replace_file(self.path / "workers.json", json.dumps(workers, indent=1).encode() + b"\n")
+
+    def unserved(self) -> list[str]:
+        """The workers of the last run that measured nothing: node, address, and why. Raises StoreError."""
+        path = self.path / "workers.json"
+        try:
+            found = json.loads(path.read_bytes())
+            problems = ((gpu["host"], address, gpu["problem"]) for address, gpu in found.items() if "problem" in gpu)
+            return [printable(f"{host}, worker {address}: {problem}") for host, address, problem in problems]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(f"{path} cannot be read: remove it, the next run writes it again") from error
 
     def statuses(self) -> Iterator[dict[str, Any]]:
         """All statuses, by key. Raises StoreError where one cannot be read."""
@@ -252,7 +264,7 @@ TEXTS = (
 )
 # What the board's sensors said while this metric was measured: means of the samples, and shares of them that the power
 # or the temperature slowed down.
-SENSORS = ("power_w", "temperature_c", "clock_hz", "power_limited", "heat_limited")
+SENSORS = ("power_w", "temperature_c", "sm_clock_hz", "power_limited", "heat_limited")
 NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled", *SENSORS)
 
 
@@ -326,7 +338,7 @@ def sensors(record: Record) -> dict[str, dict[str, float]]:
         means = {
             "power_w": window["power_w"].mean(),
             "temperature_c": window["temperature_c"].mean(),
-            "clock_hz": window["sm_clock_hz"].mean(),
+            "sm_clock_hz": window["sm_clock_hz"].mean(),
             "power_limited": (masks & POWER_REASONS > 0).mean(),
             "heat_limited": (masks & HEAT_REASONS > 0).mean(),
         }
