@@ -1,8 +1,8 @@
 """What a fleet costs its scheduler: `python fleet_cost.py STORE GPUS [WORKERS]`, with simulated GPUs.
 
-The real way, `fleet run --simulate` less the terminal: a LocalCluster of WORKERS processes (default 2), a task, a record,
-a verdict and rows per GPU. Client and scheduler share this process, so that what it sends and receives counts both ends
-of the connection between them; heartbeats are in it. No second of it is time on a GPU.
+The real way, `fleet run --simulate` less the terminal: a LocalCluster of WORKERS processes (default 2), a task, a
+record, a verdict and rows per GPU. Client and scheduler share this process, so that what it sends and receives counts
+both ends of the connection between them; heartbeats are in it. No second of it is time on a GPU.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
     "--textfile",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="NAME.prom, Prometheus text format, for node_exporter's textfile collector.",
+    help="NAME.prom: OpenMetrics text, for node_exporter's textfile collector.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Keep the record there.")
 def gate(
