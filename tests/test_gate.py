@@ -113,6 +113,38 @@ def test_what_a_broken_run_showed_still_fails_the_gpu(fake_run: Measure) -> None
     assert line["complete"] is False
 
 
+def slower(**factors: float) -> dict[str, object]:
+    """The genuine H20 with these rates times a factor; "memory" is all access patterns."""
+    rates = dict(H20["rates"])  # type: ignore[call-overload]
+    for name in rates:
+        rates[name] *= factors.get(name, factors.get(name.split(".")[0], 1.0))
+    return {**H20, "rates": rates}
+
+
+@pytest.mark.parametrize(
+    ("model", "against", "code", "why"),
+    [
+        (H20, "H20", CONFORMS, ""),
+        ({**H20, "sm_count": 77}, "H20", DIFFERS, "count.sm"),
+        (slower(**{"tensor.bf16": 0.97}), "H20", DIFFERS, "tensor.bf16"),
+        (slower(**{"vector.fp32": 0.97}), "H20", DIFFERS, "vector.fp32"),
+        (slower(memory=0.95), "H20", DIFFERS, "memory."),
+        (slower(memory=0.75), "H20", DIFFERS, "memory."),
+        (slower(**{"tensor.bf16": 4.0}), "H20", DIFFERS, "above: tensor.bf16"),
+        ({**H20, "name": "FAKE H100 80GB HBM3", "pci_device_id": "10de:2330"}, "H100-SXM", DIFFERS, "count.sm"),
+    ],
+    ids=["genuine", "an SM short", "slow tensor", "slow vector", "slow memory", "bus", "uncapped", "posing"],
+)
+def test_the_four_kernels_catch_the_selftests_faults(
+    fake_run: Measure, model: dict[str, object], against: str, code: int, why: str
+) -> None:
+    """Each of selftest.CASES that must fail a GPU, by the four kernels alone."""
+    record = fake_run(options=("-k", gate.WORDS), **model)
+    found, line = asked("--replay", str(record), "--against", against)
+    assert found == code, line
+    assert why in str(line["reason"])
+
+
 def test_the_named_device_is_cudas_and_pinned_by_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA_VISIBLE_DEVICES=1,0 makes the second GPU of the node CUDA's device 0."""
     found = [GPU | {"uuid": "GPU-FAKE-0", "ordinal": "0"}, GPU]
