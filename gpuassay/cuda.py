@@ -161,6 +161,10 @@ class CudaDevice:
             from .cuda_chase import ChaseWorkload
 
             return ChaseWorkload(self, kernel, architecture)
+        if isinstance(kernel, MemoryKernel) and kernel.host_memory:
+            from .cuda_mapped import MappedWorkload
+
+            return MappedWorkload(self, kernel, architecture, sms or self.sm_count)
         return CudaWorkload(self, kernel, architecture, sms or self.sm_count)
 
     def function_beside(self, kernel: Kernel, architecture: str, symbol: str) -> Any:
@@ -233,16 +237,15 @@ class CudaWorkload:
     def _check_memory(self, kernel: MemoryKernel, rng: np.random.Generator) -> Check:
         passes = 2
         words = CHECK_CHUNKS * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
-        inputs = [_random_words(rng, words, kernel.word) for _ in range(kernel.input_arrays)]
+        inputs = [random_words(rng, words, kernel.word) for _ in range(kernel.input_arrays)]
         parameter = kernel.parameter(rng)
         # One chunk more than the kernel may touch: it must still hold the poison afterwards.
         guard = 0 if kernel.output_is_sum else kernel.chunk_bytes // np.dtype(kernel.word).itemsize
-        output = self._poisoned(1 if kernel.output_is_sum else words + guard, kernel.word)
-        if kernel.output_is_sum:
-            output.data.memset(0, output.nbytes)
-        self._set_arrays([self._cupy.asarray(array) for array in inputs], output, parameter, CHECK_CHUNKS)
+        sums = kernel.output_is_sum
+        output = self._cupy.zeros(1, dtype=kernel.word) if sums else self._output(words + guard, kernel.word)
+        self._set_arrays([self._placed(array) for array in inputs], output, parameter, CHECK_CHUNKS)
         self._run(CHECK_CHUNKS * passes)
-        result = output.get()
+        result = self._read_back(output)
         if guard and not (result[-guard:].view(np.uint8) == 0xFF).all():
             return Check(False, float("inf"), "wrote beyond the end of its array")
         taken = int(self._stamps[0].get()[:, ITERATIONS].sum())
@@ -250,6 +253,18 @@ class CudaWorkload:
             return Check(False, float("inf"), f"{taken} chunks done of {CHECK_CHUNKS * passes}")
         expected, bound = kernel.reference(inputs, parameter, words, passes)
         return Check.compare(result[: expected.size], expected, bound)
+
+    # Where a streaming kernel's arrays lie, and how their contents come back.
+
+    def _placed(self, array: NDArray[Any]) -> Any:
+        return self._cupy.asarray(array)
+
+    def _output(self, count: int, dtype: Any) -> Any:
+        return self._poisoned(count, dtype)
+
+    def _read_back(self, array: Any) -> NDArray[Any]:
+        result: NDArray[Any] = array.get()
+        return result
 
     def _poisoned(self, count: int, dtype: Any) -> Any:
         array = self._cupy.empty(count, dtype=dtype)
@@ -386,7 +401,8 @@ def _operands(random: NDArray[Any], data: Data) -> NDArray[Any]:
     return np.full_like(random, random.flat[0]) if data == "one value" else random
 
 
-def _random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:
+def random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:
+    """Floats in [1, 2), or integers of any value."""
     if np.dtype(dtype).kind == "f":
         return rng.uniform(1, 2, count).astype(dtype)
     return rng.integers(0, 2 ** (8 * np.dtype(dtype).itemsize), count, dtype=dtype)

@@ -20,7 +20,6 @@ SHARE_OF_FREE = 0.4  # of the device's free memory that one buffer may take
 BATCH = 100  # calls per round of a cheap operation: host clocks read in some 50 ns
 ALLOCATION_BYTES = 2**20
 GRAPH_NODES = 1000
-MAPPED_BLOCKS, MAPPED_THREADS = 528, 256  # 4 blocks on each of 132 SMs: enough requests in flight for any link
 
 
 class CudaOperation:
@@ -101,7 +100,7 @@ def _release(free: list[Callable[[], Any]]) -> None:
 
 
 def _transfer(rest: str, free: list[Callable[[], Any]]) -> tuple[Callable[[], None], float, str]:
-    """h2d, d2h, both; then .pageable, .mapped or .latency (pinned otherwise)."""
+    """h2d, d2h, both; then .pageable or .latency (pinned otherwise)."""
     from cupy.cuda import runtime
 
     direction, _, way = rest.partition(".")
@@ -112,8 +111,6 @@ def _transfer(rest: str, free: list[Callable[[], Any]]) -> tuple[Callable[[], No
         size = min(TRANSFER_BYTES, int(free_bytes * SHARE_OF_FREE)) // 4096 * 4096
         if size == 0:
             raise DeviceError(f"only {free_bytes} bytes of device memory are free: stop what holds it")
-    if way == "mapped":
-        return _mapped(direction, size, free), size, "B"
     if direction == "both":
         down, up = _copy("h2d", size, False, free), _copy("d2h", size, False, free)
 
@@ -163,24 +160,6 @@ def _pinned(size: int, flags: int, free: list[Callable[[], Any]]) -> int:
     free.append(lambda: runtime.freeHost(host))
     ctypes.memset(host, 1, size)
     return host
-
-
-def _mapped(direction: str, size: int, free: list[Callable[[], Any]]) -> Callable[[], None]:
-    """A kernel that reads or writes pinned host memory; with unified addressing (every 64-bit system) the host's
-    pointer is the device's."""
-    from cupy.cuda import runtime
-
-    host = _pinned(size, runtime.hostAllocMapped, free)
-    sink = runtime.malloc(4)
-    free.append(lambda: runtime.free(sink))
-    free.append(runtime.deviceSynchronize)
-    count = np.uint64(size // 16)
-    arguments: tuple[Any, ...]
-    if direction == "h2d":
-        function, arguments = _function("mapped_read"), (np.uint64(host), count, np.uint64(sink))
-    else:
-        function, arguments = _function("mapped_write"), (np.uint64(host), count)
-    return lambda: function((MAPPED_BLOCKS,), (MAPPED_THREADS,), arguments)
 
 
 # -- kernels -------------------------------------------------------------------------------------------------

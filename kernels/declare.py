@@ -143,7 +143,8 @@ class MemoryKernel(Kernel):
     Arguments: (stamps, counter, array_chunks, total_chunks, *input arrays, output, parameter where there is one).
     The output is an array like the inputs, or one word where `output_is_sum`. `work_per_iteration` counts every
     byte read and every byte written for one chunk; `chunk_bytes` is that chunk's size in one array. `footprint_bytes`:
-    all arrays together, where the kernel is not for memory far beyond L2.
+    all arrays together, where the kernel is not for memory far beyond L2. `host_memory`: the arrays lie in pinned host
+    memory, which the kernel reads and writes over the link.
     """
 
     word: type[np.generic] = np.uint32
@@ -151,6 +152,7 @@ class MemoryKernel(Kernel):
     input_arrays: int = 0
     output_is_sum: bool = False
     footprint_bytes: int | None = None
+    host_memory: bool = False
 
     @property
     def arrays(self) -> int:

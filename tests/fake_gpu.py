@@ -27,6 +27,7 @@ ROUND_S = 0.004
 timing.sustained.mark.kwargs["max_time"] = 1.5
 CHASE_ROUND_S = 0.001  # a hundred points of a curve
 LAUNCH_COST_S = 12e-6
+LANE_BYTES_PER_S = {1: 0.25e9, 3: 0.985e9, 5: 3.938e9}  # by PCIe generation
 OTHER_RATE = 1000.0  # work per clock and SM in metrics that the model does not name
 
 
@@ -93,7 +94,7 @@ class Model:
     tlb_bytes: int = 8 * 2**30
     pcie_generation: int = 5  # negotiated under load, of 5
     devices: int = 1
-    refused: dict = field(default_factory=dict)  # operation -> why
+    refused: dict = field(default_factory=dict)  # operation, or metric of a kernel -> why
     breaks_at: str | None = None  # operation that fails while it is timed
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
@@ -279,6 +280,8 @@ class FakeDevice:
             os.kill(os.getpid(), 9)
         if kernel.metric == self.model.interrupt_at:
             raise KeyboardInterrupt
+        if kernel.metric in self.model.refused:
+            raise DeviceError(self.model.refused[kernel.metric])
         if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
             raise DeviceError("FAKE: out of memory")
         if kernel.work_unit == "load":
@@ -313,11 +316,13 @@ class FakeWorkload:
         blocks = self.sms * kernel.blocks_per_sm
         if isinstance(kernel, MemoryKernel):
             # Of nominal; L2 does 2.5 times what memory does, for the share of the footprint that it holds.
-            share = model.rates.get(kernel.metric, 0.94)
-            beyond = missed(self.footprint_bytes, model.l2_bytes) if self.footprint_bytes else 1.0
+            share = model.rates.get(kernel.metric, 1.0 if kernel.host_memory else 0.94)
+            cached = self.footprint_bytes and not kernel.host_memory
+            beyond = missed(self.footprint_bytes, model.l2_bytes) if cached else 1.0
             rate = share / (beyond + (1 - beyond) / 2.5) * (1 + device.rng.normal(0, model.noise))
             rate *= model.numba if kernel.toolchain == "numba" else 1
-            rate *= model.nominal_bytes_per_s / model.sm_clock_hz / model.sm_count
+            link = LANE_BYTES_PER_S[model.pcie_generation] * 16 * 0.9
+            rate *= (link if kernel.host_memory else model.nominal_bytes_per_s) / model.sm_clock_hz / model.sm_count
         iterations = round(self.round_s * clock_hz * rate / kernel.work_per_iteration / kernel.blocks_per_sm)
         cycles = iterations * kernel.work_per_iteration * kernel.blocks_per_sm / rate
         seconds = cycles / clock_hz
@@ -400,7 +405,7 @@ class FakeOperation:
         self.work, self.work_unit = (100, "1") if seconds else (20e6, "B")
 
     def run(self):
-        lane = {1: 0.25e9, 3: 0.985e9, 5: 3.938e9}[self.device.model.pcie_generation]
+        lane = LANE_BYTES_PER_S[self.device.model.pcie_generation]
         rate = 1 / 5e-6 if self.work_unit == "1" else 16 * lane * 0.9
         if self.work_unit == "1":
             time.sleep(self.work / rate)  # the host's clock times it, and the fake's may be behind
