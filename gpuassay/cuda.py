@@ -206,7 +206,8 @@ class CudaWorkload:
         self._cupy = device._cupy
         self._function, code = device.load(kernel, architecture)
         self.cubin_sha256, self.compiler = code.sha256, code.compiler
-        self._blocks = sms * kernel.blocks_per_sm
+        self._blocks = sms * kernel.blocks_per_sm // kernel.cluster * kernel.cluster  # whole clusters
+        self._shared_bytes = self._fill_sm() if kernel.fills_sm else 0
         self._stamps = self._cupy.zeros((LAUNCHES_KEPT, self._blocks, 6), dtype=np.uint64)
         self._counter = self._cupy.zeros(1, dtype=np.uint32)
         self._arguments: tuple[Any, ...] = ()
@@ -216,6 +217,16 @@ class CudaWorkload:
         self.footprint_bytes = 0
         self.launches: list[int] = []
         self.check = Check(False, float("inf"), "not run")
+
+    def _fill_sm(self, static_bytes: int = 0) -> int:
+        """Lets the kernel have all the shared memory that a block can ask for, and returns what is left of it beside
+        `static_bytes`: the dynamic shared memory of a launch."""
+        runtime = self._cupy.cuda.runtime
+        optin = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
+        most = int(runtime.deviceGetAttribute(optin, self._cupy.cuda.Device().id))
+        self._function.preferred_shared_memory_carveout = 100
+        self._function.max_dynamic_shared_size_bytes = most - static_bytes
+        return most - static_bytes
 
     # -- correctness, on small data ----------------------------------------------------------------------
 
@@ -232,7 +243,7 @@ class CudaWorkload:
         self._arguments = (self._cupy.asarray(inputs), output)
         self._run(kernel.check_iterations)
         expected, bound = kernel.reference(inputs, kernel.check_iterations)
-        return Check.compare(output.get().reshape(self._blocks, -1), expected, bound)
+        return Check.compare(output.get().reshape(self._blocks // kernel.cluster, -1), expected, bound)
 
     def _check_memory(self, kernel: MemoryKernel, rng: np.random.Generator) -> Check:
         passes = 2
@@ -380,7 +391,7 @@ class CudaWorkload:
         if kernel.toolchain == "numba":
             self._function[self._blocks, kernel.threads](*(self._numba_view(a) for a in arguments))
         else:
-            self._function((self._blocks,), (kernel.threads,), arguments)
+            self._function((self._blocks,), (kernel.threads,), arguments, shared_mem=self._shared_bytes)
 
     def _numba_view(self, argument: Any) -> Any:
         """A CuPy array as Numba's flat one, made once: making it takes longer than the launch."""

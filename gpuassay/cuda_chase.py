@@ -38,16 +38,10 @@ class ChaseWorkload(CudaWorkload):
         self._chase, self._seed = kernel, 0
         self._memory: Any = None
         self._cursor = self._cupy.zeros(self._blocks, dtype=np.uint64)
-        self._shared_bytes = 0
         if kernel.toolchain == "cuda c++":
             self._function.preferred_shared_memory_carveout = 0  # all of the SM's memory that may be L1 is L1
         if kernel.blocks != 1:  # no two blocks find room on one SM, not even those of a cluster
-            runtime = self._cupy.cuda.runtime
-            optin = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
-            most = int(runtime.deviceGetAttribute(optin, self._cupy.cuda.Device().id))
-            self._shared_bytes = most - STATIC_BYTES
-            self._function.preferred_shared_memory_carveout = 100
-            self._function.max_dynamic_shared_size_bytes = self._shared_bytes
+            self._shared_bytes = self._fill_sm(STATIC_BYTES)
 
     # -- correctness -------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ def work_of(opcode: str) -> int:
         return 2 * m * n * k // (1 if match.group(1) == "D" else 4)
     if match := re.match(r"(?:[HQIB]MMA(?:\.SP)?\.16|DMMA\.8)8(\d+)(?:\.|$)", opcode):  # 16832 is 16 x 8 x 32
         return 2 * (8 if opcode.startswith("D") else 16) * 8 * int(match.group(1))
-    if match := re.match(r"(?:LDG\.E|STG\.E|LDS|STS)(?:\.(64|128))?", opcode):
+    if match := re.match(r"(?:LDG\.E|LD\.E|STG\.E|LDS|STS)(?:\.(64|128))?", opcode):
         return 32 * int(match.group(1) or 32) // 8
     raise ValueError(f"the work of SASS instruction {opcode} is not known to the census")
 

@@ -23,7 +23,7 @@ def test_l2_read(measure: Measure) -> None:
 
 
 @burst
-@pytest.mark.parametrize("metric", ["shared.read", "shared.write", "l1.read", "l2.write"])
+@pytest.mark.parametrize("metric", ["shared.read", "shared.write", "dsmem.read", "l1.read", "l2.write"])
 def test_cache(measure: Measure, metric: str) -> None:
     measure(metric, "cuda c++")
 
