@@ -61,7 +61,12 @@ class CudaDevice:
         cupy.cuda.Device(ordinal).use()
         self._properties = runtime.getDeviceProperties(ordinal)
         self._uuid = _uuid_text(self._properties["uuid"])
-        self.nvml_index = nvml_index_of_uuid(self._uuid)
+        try:
+            self.nvml_index = nvml_index_of_uuid(self._uuid)
+        except LookupError as error:
+            raise DeviceError(
+                f"CUDA has a device that NVML does not know, so nothing can be read of it: {error}"
+            ) from error
         self.name = self._properties["name"].decode()
         self.compute_capability = f"{self._properties['major']}.{self._properties['minor']}"
         self.sm_count = int(self._properties["multiProcessorCount"])
@@ -75,7 +80,7 @@ class CudaDevice:
         """NVML's claims, then the CUDA runtime's."""
         from cupy.cuda import runtime
 
-        rows = nvml_claims(self.nvml_index)
+        rows = nvml_claims(self.nvml_index, self._uuid)
         attribute = runtime.deviceGetAttribute
         ordinal = self._cupy.cuda.Device().id
         for quantity, value, unit, source in (
@@ -104,7 +109,7 @@ class CudaDevice:
 
     def sensors(self) -> NvmlSensors:
         """NVML's sensors of this device."""
-        return NvmlSensors(self.nvml_index)
+        return NvmlSensors(self.nvml_index, self._uuid)
 
     def mark(self) -> float:
         """See Device.mark. Two events take turns, so each elapsed time is short: cudaEventElapsedTime returns

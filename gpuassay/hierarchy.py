@@ -142,7 +142,7 @@ def compared(found: list[Size], record: Record, sheet: Sheet) -> list[Size]:
     for size in found:
         if size.level == "L2" and claimed:
             size = replace(size, claimed_bytes=float(claimed), claim_agrees=agrees(size, float(claimed)))
-        if size.level == "L2" and quantity is not None and record.claims.get("mig.mode") != "enabled":
+        if size.level == "L2" and quantity is not None and not record.mig:
             binary = 1.0 if "i" in quantity.unit else 2**20 / 1e6
             same = agrees(size, quantity.si) or agrees(size, quantity.si * binary)
             size = replace(size, published_bytes=quantity.si, published_text=quantity.text, sheet_agrees=same)

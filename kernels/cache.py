@@ -1,5 +1,5 @@
-"""shared.read, shared.write, dsmem.read, l1.read, l2.read, l2.write: declarations and references for cache.cu, and for the kernels
-of memory.cu on arrays that L2 holds.
+"""shared.read, shared.write, dsmem.read, l1.read, l2.read, l2.write: declarations and references for cache.cu, and for
+the kernels of memory.cu on arrays that L2 holds.
 
 Bytes per clock and SM: shared memory and L1 have 32 banks of 4 bytes (CUDA C++ Programming Guide, "Shared Memory" of
 each compute capability); of L2 nothing is published.

@@ -57,9 +57,9 @@ class Kernel(ABC):
     another. `instructions` is how often each SASS opcode that does this work stands in the loop body; `gpuassay census`
     counts both in the machine code. `instructions_on` has, by architecture, what differs there. `requires` says what
     the kernel needs of the hardware and which compute capabilities have it, where not all do. `macros` are defined in
-    front of a CUDA C++ source that serves several kernels, besides KERNEL, the symbol. `cluster`: blocks to a cluster, as
-    the source's __cluster_dims__ says. `fills_sm`: a launch asks for all the shared memory that a block can have, so
-    that no second block finds room on its SM, not even one of its own cluster.
+    front of a CUDA C++ source that serves several kernels, besides KERNEL, the symbol. `cluster`: blocks to a cluster,
+    as the source's __cluster_dims__ says. `fills_sm`: a launch asks for all the shared memory that a block can have,
+    so that no second block finds room on its SM, not even one of its own cluster.
     """
 
     metric: str
@@ -137,8 +137,8 @@ class ArithmeticKernel(Kernel):
 
     @abstractmethod
     def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[Any], NDArray[Any] | float]:
-        """(expected, absolute bound). Expected has shape (cluster x outputs_per_block,), in float64, or in `output` where
-        the result is exact; then the bound is 0."""
+        """(expected, absolute bound). Expected has shape (cluster x outputs_per_block,), in float64, or in `output`
+        where the result is exact; then the bound is 0."""
 
 
 @dataclass(frozen=True)

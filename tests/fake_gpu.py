@@ -94,6 +94,7 @@ class Model:
     tlb_bytes: int = 8 * 2**30
     pcie_generation: int = 5  # negotiated under load, of 5
     devices: int = 1
+    mig: bool = False  # the part is an instance of a larger one
     refused: dict = field(default_factory=dict)  # operation, or metric of a kernel -> why
     breaks_at: str | None = None  # operation that fails while it is timed
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
@@ -225,7 +226,8 @@ class FakeDevice:
                 ("uuid", model.uuid, None),
                 ("driver.version", model.driver, None),
                 ("ecc.errors.uncorrected", 0, "1"),
-                ("mig.mode", "disabled", None),
+                ("mig.mode", "enabled" if model.mig else "disabled", None),
+                *((("mig.count.sm", model.sm_count, "1"), ("mig.memory.size", 9856 * 2**20, "B")) if model.mig else ()),
                 ("pci.device_id", model.pci_device_id, None),
                 ("compute_capability", model.compute_capability, None),
                 ("count.sm", model.sm_count, "1"),
