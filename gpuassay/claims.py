@@ -134,13 +134,12 @@ def _uuid_digits(uuid: str | bytes) -> str:
 def mig_instances(nvml: Any, handle: Any) -> list[tuple[Any, str]]:
     """(handle, UUID "MIG-...") of a GPU's MIG instances; empty where MIG is off or unknown to this GPU."""
     try:
-        if not nvml.nvmlDeviceGetMigMode(handle)[0]:
-            return []
-        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except (nvml.NVMLError, AttributeError):
+        mode = first_supported(nvml, ("nvmlDeviceGetMigMode",), handle)
+        most = first_supported(nvml, ("nvmlDeviceGetMaxMigDeviceCount",), handle)
+    except nvml.NVMLError:
         return []
     found = []
-    for place in range(count):
+    for place in range(most[1] if mode and mode[1][0] and most else 0):
         with contextlib.suppress(nvml.NVMLError):  # an empty place
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
             found.append((instance, str(nvml.nvmlDeviceGetUUID(instance))))
