@@ -155,10 +155,15 @@ class CudaDevice:
         if architecture is None:
             raise DeviceError(f"no {kernel.metric} kernel for compute capability {self.compute_capability}")
         workload = self._workload(kernel, architecture, sms)
-        workload.check = workload.run_check(self._rng)
-        if workload.check.passed:
-            workload.allocate(self._rng, data, footprint_bytes)
-            workload.size_and_warm_up(round_s)
+        try:
+            workload.check = workload.run_check(self._rng)
+            if workload.check.passed:
+                workload.allocate(self._rng, data, footprint_bytes)
+                workload.size_and_warm_up(round_s)
+        except MemoryError as error:  # CuPy's OutOfMemoryError is one
+            error = error.with_traceback(None)  # its frames hold the arrays that were taken so far
+            workload.close()
+            raise DeviceError(f"out of memory, what was taken is free again: {error}") from error
         return workload
 
     def _workload(self, kernel: Kernel, architecture: str, sms: int | None) -> CudaWorkload:
@@ -219,7 +224,7 @@ class CudaWorkload:
         self._numba_views: dict[tuple[int, int, str], Any] = {}
         self._iterations = 0
         self._array_chunks = 0
-        self.footprint_bytes = 0
+        self.footprint_bytes = self.wanted_bytes = 0
         self.launches: list[int] = []
         self.check = Check(False, float("inf"), "not run")
 
@@ -296,7 +301,8 @@ class CudaWorkload:
     # -- the timed launches ------------------------------------------------------------------------------
 
     def allocate(self, rng: np.random.Generator, data: Data, footprint_bytes: int | None = None) -> None:
-        """Replaces the small check data by what is timed."""
+        """Replaces the small check data by what is timed. Raises DeviceError where less than half of `footprint_bytes`
+        fits."""
         kernel = self._kernel
         if isinstance(kernel, ArithmeticKernel):
             output = self._arguments[1]
@@ -306,11 +312,13 @@ class CudaWorkload:
         self._arguments = ()
         self._numba_views.clear()
         self._cupy.get_default_memory_pool().free_all_blocks()
-        free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
-        array_bytes = min(LARGEST_ARRAY_BYTES, int(free_bytes * RESERVE) // kernel.arrays)
-        footprint_bytes = footprint_bytes or kernel.footprint_bytes
+        free_bytes, total_bytes = self._cupy.cuda.runtime.memGetInfo()
+        fits = int(free_bytes * RESERVE)
+        usual = kernel.footprint_bytes or min(LARGEST_ARRAY_BYTES * kernel.arrays, int(total_bytes * RESERVE))
+        self.wanted_bytes = footprint_bytes or usual
         if footprint_bytes is not None:
-            array_bytes = min(array_bytes, footprint_bytes // kernel.arrays)
+            refuse_half(footprint_bytes, free_bytes, fits)
+        array_bytes = min(self.wanted_bytes, fits) // kernel.arrays
         chunks = max(1, array_bytes // kernel.chunk_bytes)
         words = chunks * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
         arrays = [self._random_array(words, kernel.word, rng) for _ in range(kernel.arrays)]
@@ -408,6 +416,14 @@ class CudaWorkload:
 
             self._numba_views[key] = cuda.as_cuda_array(argument.ravel())
         return self._numba_views[key]
+
+
+def refuse_half(wanted_bytes: int, free_bytes: int, fits: int) -> None:
+    """Raises DeviceError where less than half of a footprint fits: that would be another point of the curve."""
+    if fits < wanted_bytes / 2:
+        raise DeviceError(
+            f"needs {wanted_bytes} B of device memory; {free_bytes} B are free, of which {fits} B are used"
+        )
 
 
 def _operands(random: NDArray[Any], data: Data) -> NDArray[Any]:

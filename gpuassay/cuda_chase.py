@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda import RESERVE, WARM_UP_S, CudaWorkload
+from .cuda import RESERVE, WARM_UP_S, CudaWorkload, refuse_half
 from .device import Data, DeviceError
 from .kernels import ChaseKernel, Check
 from .kernels.cycle import half_bits, order, placed, successors
@@ -133,8 +133,8 @@ class ChaseWorkload(CudaWorkload):
         self._cupy.get_default_memory_pool().free_all_blocks()
         free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
         fits = int(free_bytes * RESERVE)
-        if fits < wanted / 2:
-            raise DeviceError(f"needs {wanted} B of device memory; {free_bytes} B are free, of which {fits} B are used")
+        refuse_half(wanted, free_bytes, fits)
+        self.wanted_bytes = wanted
         slots = max(1, min(wanted, fits) // kernel.stride_bytes)
         try:
             self._build(slots, rng)

@@ -48,7 +48,7 @@ class MappedWorkload(CudaWorkload):
         inputs = [self._placed(random_words(rng, words, kernel.word)) for _ in range(kernel.input_arrays)]
         output = self._cupy.zeros(1, dtype=kernel.word) if kernel.output_is_sum else self._output(words, kernel.word)
         self._set_arrays(inputs, output, kernel.parameter(rng), chunks)
-        self.footprint_bytes = kernel.arrays * chunks * kernel.chunk_bytes
+        self.footprint_bytes = self.wanted_bytes = kernel.arrays * chunks * kernel.chunk_bytes
 
     def _set_arrays(self, inputs: list[Any], output: Any, parameter: Any, chunks: int) -> None:
         self._held = (*inputs, output)  # the arrays must outlive every launch that has their addresses

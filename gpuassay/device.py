@@ -47,6 +47,7 @@ class Workload(Protocol):
     compiler: str
     architecture: str
     footprint_bytes: int  # of all large arrays together; 0 for kernels with resident operands
+    wanted_bytes: int  # what that would be if nobody else held any of the device's memory
     launches: list[int]  # for each launch, how many marks the device had taken before it
 
     def launch(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .sheets import Sheet
 
 LATENCY, BANDWIDTH, TRANSLATION, ALL_SMS = "latency.memory", "memory.read", "latency.tlb", "latency.l2.all_sms"
+WRITING = "memory.write"  # a curve to look at: no size is found in it
 LARGEST_L1_BYTES, LARGEST_L2_BYTES = 2**20, 2**29  # between every L1 and every L2; beyond every L2
 ACCURACY = 0.10  # of a size found this way: a claim may lie this much outside the interval and still agree
 
@@ -83,11 +84,12 @@ def of_record(record: Record, sheet: Sheet) -> Hierarchy | None:
 
 
 def curve_points(rounds: DataFrame) -> list[Point]:
-    """Every point of the three curves, by curve and footprint; a metric without variants is no curve."""
+    """Every point of the curves, by curve and footprint; a metric without variants is no curve."""
     if "variant" not in rounds or "footprint_bytes" not in rounds:
         return []
     found = []
-    ours = rounds[(rounds["toolchain"] == "cuda c++") & rounds["metric"].isin((LATENCY, BANDWIDTH, TRANSLATION))]
+    curves = (LATENCY, BANDWIDTH, TRANSLATION, WRITING)
+    ours = rounds[(rounds["toolchain"] == "cuda c++") & rounds["metric"].isin(curves)]
     for name, group in ours.groupby("metric", sort=False):
         variants = group["variant"].fillna("").astype(str)
         if not variants.str.endswith(" B").any():

@@ -225,10 +225,11 @@ def measure(
             )
         except Exception as error:
             _failed(request.config, record, progress, (name, toolchain, variant), error)
-        if footprint_bytes and 0 < workload.footprint_bytes < 0.9 * footprint_bytes:
-            variant = f"{workload.footprint_bytes} B"
-            skip_if_done(request.config, (name, toolchain, variant))
-            _largest_footprint(record, metric, footprint_bytes, workload.footprint_bytes)
+        if 0 < workload.footprint_bytes < 0.9 * workload.wanted_bytes:
+            if footprint_bytes is not None:
+                variant = f"{workload.footprint_bytes} B"
+                skip_if_done(request.config, (name, toolchain, variant))
+            _largest_footprint(record, metric, workload.wanted_bytes, workload.footprint_bytes)
         try:
             if record is not None:
                 record.write("kernel", **_kernel_line(kernel, workload) | {"metric": name, "variant": variant})

@@ -42,6 +42,7 @@ class Model:
     uuid: str = "GPU-FAKE"
     driver: str = "580.65.06"
     memory_bytes: int = 81559 * 2**20
+    free_bytes: int | None = None  # of them; None: all
     sm_clock_hz: float = 1.755e9
     nvml_sm_clock_hz: float | None = None  # None: honest
     nominal_bytes_per_s: float = 3.352e12
@@ -290,7 +291,11 @@ class FakeDevice:
             return FakeChase(self, kernel, footprint_bytes or kernel.usual_footprint_bytes)
         workload = FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
         if isinstance(kernel, MemoryKernel):
-            workload.footprint_bytes = footprint_bytes or kernel.footprint_bytes or 32 * 2**30
+            workload.wanted_bytes = footprint_bytes or kernel.footprint_bytes or 32 * 2**30
+            fits = int(0.8 * (self.model.free_bytes or self.model.memory_bytes))
+            if footprint_bytes and fits < footprint_bytes / 2:
+                raise DeviceError(f"FAKE: needs {footprint_bytes} B of device memory")
+            workload.footprint_bytes = min(workload.wanted_bytes, fits)
         return workload
 
 
@@ -302,7 +307,7 @@ class FakeWorkload:
         self.cubin_sha256 = "f" * 64
         self.compiler = "FAKE"
         self.architecture = kernel.architecture_for(device.compute_capability)
-        self.footprint_bytes = 0
+        self.footprint_bytes = self.wanted_bytes = 0
         self.launches = []
         self.kept = []
 
@@ -356,9 +361,10 @@ class FakeChase(FakeWorkload):
 
     def __init__(self, device, kernel, footprint_bytes):
         super().__init__(device, kernel, CHASE_ROUND_S, device.sm_count if kernel.blocks is None else kernel.blocks)
-        fits = int(0.8 * device.model.memory_bytes)
+        fits = int(0.8 * (device.model.free_bytes or device.model.memory_bytes))
         if fits < footprint_bytes / 2:
             raise DeviceError(f"FAKE: needs {footprint_bytes} B of device memory")
+        self.wanted_bytes = footprint_bytes if kernel.space == "global" else 0
         self.footprint_bytes = min(footprint_bytes, fits) if kernel.space == "global" else 0
 
     def cycles(self):

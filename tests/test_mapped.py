@@ -61,7 +61,7 @@ class StandIn:
         stamps[0, ITERATIONS] = total
         self.now_s += int(total) * 65536 / LINK_BYTES_PER_S
 
-    def memory_read(self, grid: Any, block: Any, arguments: Any) -> None:
+    def memory_read(self, grid: Any, block: Any, arguments: Any, shared_mem: int) -> None:
         stamps, _, chunks, total, source, output = arguments
         assert (grid, block, type(source)) == ((8,), (512,), np.uint64)
         words = at(source, int(chunks) * 16384)
@@ -70,7 +70,7 @@ class StandIn:
             output += once * np.uint32(int(total) // int(chunks))
         self.done(stamps, chunks, total, words.nbytes)
 
-    def memory_write(self, grid: Any, block: Any, arguments: Any) -> None:
+    def memory_write(self, grid: Any, block: Any, arguments: Any, shared_mem: int) -> None:
         stamps, _, chunks, total, target, seed = arguments
         assert (grid, block, type(target), type(seed)) == ((8,), (512,), np.uint64, np.uint32)
         words = int(chunks) * 16384
