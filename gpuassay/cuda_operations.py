@@ -32,8 +32,10 @@ class CudaOperation:
         work_unit: str,
         free: list[Callable[[], Any]],
         ready: Callable[[], Any],
+        about: dict[str, Any] | None = None,
     ) -> None:
         self._run, self.work, self.work_unit, self._free, self._ready = run, work, work_unit, free, ready
+        self.about = about or {}
 
     def run(self) -> None:
         """See Operation.run. Raises DeviceError."""
@@ -64,18 +66,21 @@ def _build(name: str, toolchain: str, free: list[Callable[[], Any]]) -> CudaOper
 
     run: Callable[[], None]
     ready: Callable[[], Any] = runtime.deviceSynchronize
+    about: dict[str, Any] = {}
     family, _, rest = name.partition(".")
     if family == "pcie":
         run, work, unit = _transfer(rest, free)
     elif family == "peer":
-        run, work, unit = _peer(rest, free)
+        from .cuda_peers import peers
+
+        run, work, unit, about = peers(rest, free)
     elif family == "launch":
         run, work, unit, ready = _launch(rest, toolchain, free)
     else:
         raise DeviceError(f"there is no operation {name!r}")
     run()  # once untimed: pages touched, pools filled, kernels loaded
     ready()
-    return CudaOperation(run, work, unit, free, ready)
+    return CudaOperation(run, work, unit, free, ready, about)
 
 
 def _translated(call: Callable[[], Any]) -> Any:
@@ -200,12 +205,3 @@ def _launch(
 def _empty_launch() -> Callable[[], None]:
     function = _function("nothing")
     return lambda: function((1,), (32,), ())
-
-
-# -- peers ---------------------------------------------------------------------------------------------------
-
-
-def _peer(rest: str, free: list[Callable[[], Any]]) -> tuple[Callable[[], None], float, str]:
-    from .cuda_peers import peer_copies
-
-    return peer_copies(rest, free)

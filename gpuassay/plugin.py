@@ -30,7 +30,7 @@ __all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # 
 
 if TYPE_CHECKING:
     from .device import Data, Device, Operation, Workload
-    from .kernels import Kernel
+    from .kernels import Check, Kernel
     from .record import Record, RecordWriter
     from .resume import Benchmark
 
@@ -471,7 +471,6 @@ def _not_measured(
 
 
 def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
-    check = workload.check
     return {
         "metric": kernel.metric,
         "toolchain": kernel.toolchain,
@@ -485,12 +484,17 @@ def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
         "work_unit": kernel.work_unit,
         "instructions": dict(kernel.instructions_for(workload.architecture)),
         "footprint_bytes": workload.footprint_bytes,
-        "check": {
-            "passed": check.passed,
-            "worst_error": check.worst_error if check.worst_error < float("inf") else None,
-            "bound": 1.0,
-            "where": check.where,
-        },
+        "check": check_line(workload.check),
+    }
+
+
+def check_line(check: Check) -> dict[str, Any]:
+    """A check as a kernel line has it."""
+    return {
+        "passed": check.passed,
+        "worst_error": check.worst_error if check.worst_error < float("inf") else None,
+        "bound": 1.0,
+        "where": check.where,
     }
 
 

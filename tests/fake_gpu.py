@@ -408,7 +408,7 @@ class FakeOperation:
     """Links at 0.9 of their line rate; 5 us a call."""
 
     def __init__(self, device, name):
-        self.device, self.name = device, name
+        self.device, self.name, self.about = device, name, {}
         seconds = name.endswith("latency") or name.startswith("launch.")
         self.work, self.work_unit = (100, "1") if seconds else (20e6, "B")
 

@@ -155,7 +155,7 @@ def test_a_driver_without_nvlink_functions_claims_nothing() -> None:
 
 LAUNCHES = ["async", "sync", "graph", "event_pair", "allocation", "module_load", "first"]
 TRANSFERS = [f"{way}{how}" for way in ("h2d", "d2h") for how in ("", ".pageable", ".latency")]
-PEERS = ["one_way.0-1", "both_ways.0-1", "all_pairs"]
+PEERS = ["one_way.0-1", "both_ways.0-1", "all_pairs"]  # the kernels are in test_peers.py
 
 
 @pytest.fixture
