@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gpuassay import timing
-from gpuassay.device import DeviceError, Mark
+from gpuassay.device import CheckFailed, DeviceError, Mark
 from gpuassay.kernels import Check, MemoryKernel
 from gpuassay.links import PcieLink
 from gpuassay.throughput import limit
@@ -73,7 +73,7 @@ class Model:
         }
     )
     numba: float = 0.995  # of the CUDA C++ rate
-    fail_check: str | None = None  # metric whose kernel computes wrongly
+    fail_check: str | None = None  # metric, or operation, whose kernel computes wrongly
     other_processes: int = 0
     die_at: str | None = None  # metric at which the process is killed
     fault: str | None = None  # how `fault_at` fails: a key of FAULTS
@@ -95,6 +95,7 @@ class Model:
     tlb_bytes: int = 8 * 2**30
     pcie_generation: int = 5  # negotiated under load, of 5
     devices: int = 1
+    nvlinks: int = 0
     mig: bool = False  # the part is an instance of a larger one
     refused: dict = field(default_factory=dict)  # operation, or metric of a kernel -> why
     breaks_at: str | None = None  # operation that fails while it is timed
@@ -237,6 +238,8 @@ class FakeDevice:
                 ("memory.bus_width", 5120, "bit"),
                 ("l2.size", model.claimed_l2_bytes, "B"),
                 ("temperature.slowdown", 89, "degC"),
+                *((("nvlink.count", 18, "1"), ("nvlink.count.active", model.nvlinks, "1")) if model.nvlinks else ()),
+                *((("nvlink.speed", 26.562e9, "B/s"),) if model.nvlinks else ()),
             )
         ]
 
@@ -248,6 +251,8 @@ class FakeDevice:
         time.sleep(max(0.0, self.zero_s + self.now_s - time.monotonic()))
 
     def operation(self, name, toolchain="cuda c++"):
+        if name == self.model.fail_check:
+            raise CheckFailed("wrong result")
         if name in self.model.refused:
             raise DeviceError(self.model.refused[name])
         return FakeOperation(self, name)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from gpuassay import cuda_peers
+from gpuassay import cuda_peers, peers, report, verify
 from gpuassay.cuda_operations import operation
 from gpuassay.device import CheckFailed, DeviceError
 from gpuassay.kernels.compile import MachineCode
 from gpuassay.kernels.memory import cuda_pattern
+from gpuassay.report import document
+from gpuassay.report.lab import Lab
+from gpuassay.verdict import Judgement
 
 pytest.importorskip("cupy")
 CHUNK = 65536
@@ -101,7 +108,7 @@ def words(address: Any, count: int) -> Any:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Driver:
+def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Driver]:
     import cupy
 
     found = Driver(getattr(request, "param", ""))
@@ -164,3 +171,60 @@ def test_denied_access_is_named_per_pair(driver: Driver) -> None:
         operation("peer.write.1-0")
     with pytest.raises(DeviceError, match="device 1 cannot access device 0"):
         operation("peer.read_both_ways.0-1")
+
+
+# -- three GPUs in a run, one of which the first cannot reach, and one wrong word ---------------------------------
+
+DENIED = "device 0 cannot access device 2: cudaDeviceCanAccessPeer says no"
+
+
+@pytest.fixture(scope="module")
+def three(fake_run: Callable[..., Path]) -> Judgement:
+    refused = {f"peer.{way}.0-2": DENIED for way in ("one_way", "both_ways", "read", "write", "read_both_ways")}
+    options = ("-k", "test_links")
+    path = fake_run("standard", options=options, devices=3, nvlinks=18, refused=refused, fail_check="peer.write.2-1")
+    return verify.judge_record(path, None)
+
+
+def test_every_ordered_pair_has_a_rate_or_a_reason(three: Judgement) -> None:
+    found = {matrix.name: matrix for matrix in peers.matrices(three.verdicts)}
+    assert found.keys() == {f"peer.{way}" for way in ("one_way", "both_ways", "read", "write", "read_both_ways")}
+    ordered = {(a, b) for a in range(3) for b in range(3) if a != b}
+    for name in ("peer.one_way", "peer.read", "peer.write"):
+        assert {*found[name].rates, *found[name].reasons} == ordered
+        assert found[name].reasons[0, 2] == DENIED
+        assert found[name].devices == [0, 1, 2]
+    assert found["peer.read_both_ways"].rates.keys() == {(0, 1), (1, 2)}
+    assert found["peer.write"].reasons[2, 1] == "peer.write.2-1: wrong result"
+    assert [f.code for f in three.findings if f.metric == "peer.write.2-1"] == ["check-failed"]
+
+
+def test_pairs_stand_in_matrices_and_nowhere_else(three: Judgement) -> None:
+    console = Console(width=200, file=io.StringIO())
+    console.print(report.judgement(three))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("peer.read.0-2") == 1  # with the reason
+    assert "peer.read.0-1" not in shown
+    assert "Kernel reads a peer's memory: kernel on the row's device, memory of the column's" in shown
+    assert "18 of 18 NVLinks active, 26.56 GB/s each way and link, 478.1 GB/s together; the fastest pair" in shown
+    made = document.build(three, Lab(), draw=False)
+    (section,) = [s for s in made.sections if s.key == "peers"]
+    assert [len(table.rows) for table in section.tables] == [3] * 5
+    (refused,) = {row[3].text for table in section.tables for row in table.rows[:1]}
+    assert refused == "refused"
+
+
+def test_a_lone_gpu_still_reports_what_nvml_claims(fake_run: Callable[..., Path]) -> None:
+    judgement = verify.judge_record(fake_run("standard", options=("-k", "test_links"), nvlinks=17), None)
+    made = document.build(judgement, Lab(), draw=False)
+    (section,) = [s for s in made.sections if s.key == "peers"]
+    assert section.tables == ()
+    assert section.paragraphs[0].startswith("NVML claims 17 of 18 NVLinks active")
+    assert "the fastest pair" not in section.paragraphs[0]
+    reasons = {v.metric: v.reason for v in judgement.verdicts if v.metric.startswith("peer.")}
+    assert set(reasons.values()) == {"needs a second GPU"}
+    assert {"peer.one_way", "peer.read", "peer.all_pairs"} <= reasons.keys()
+
+
+def test_a_device_without_nvlink() -> None:
+    assert peers.nvlink(None) == "NVML claims no active NVLink of this device"
