@@ -70,6 +70,8 @@ class Model:
             "memory.write": 0.973,
             "memory.copy": 0.886,
             "memory.triad": 0.925,
+            "memory.mix3": 0.93,
+            "memory.read_tma": 0.936,
         }
     )
     numba: float = 0.995  # of the CUDA C++ rate
