@@ -196,6 +196,15 @@ def sm_map(record: Record) -> dict[int, float]:
     return {sm: value / mean for sm, value in medians.items()}
 
 
+def spread(of_sms: dict[int, float]) -> str:
+    """The nearest and the farthest SM of a map, in words."""
+    near, far = min(of_sms, key=of_sms.__getitem__), max(of_sms, key=of_sms.__getitem__)
+    return (
+        f"L2 latency of {len(of_sms)} SMs: nearest SM {near} ({of_sms[near]:.2%} of the mean), farthest SM {far} "
+        f"({of_sms[far]:.2%})"
+    )
+
+
 def _one_partition(record: Record) -> bool:
     capability = record.claims.get("compute_capability") or record.claims.get("cuda.compute_capability")
     return capability in ONE_PARTITION

@@ -1,5 +1,5 @@
-"""memory.read, .write, .copy, .triad, .mix3, .read_tma: declarations and references for memory.cu, memory_tma.cu and the
-Numba twins.
+"""memory.read, .write, .copy, .triad, .mix3, .read_tma: declarations and references for memory.cu, memory_tma.cu and
+the Numba twins.
 
 Bytes are counted as sheets and STREAM count them: every byte read plus every byte written, no write-allocate.
 """

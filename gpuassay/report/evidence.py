@@ -196,6 +196,14 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         ]
         columns = ("level: curve", "found", "interval", "claimed", "sheet")
         tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
+    if judgement.hierarchy and judgement.hierarchy.sm_map:
+        found, width = judgement.hierarchy.sm_map, 16
+        grid = [
+            (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
+            for first in range(0, max(found) + 1, width)
+        ]
+        columns = ("SM", *(f"+{place}" for place in range(width)))
+        tables.append(_table("L2 latency of each SM, in % of the mean", columns, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [

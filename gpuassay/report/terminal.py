@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import peers
-from ..hierarchy import Hierarchy
+from ..hierarchy import Hierarchy, spread
 from ..latency import shown_size
 from ..metrics import metric
 from ..sheet_audit import acceptance, rules
@@ -60,6 +60,8 @@ def judgement(result: Judgement) -> RenderableType:
             Text("Sizes found (by the knees of curves over footprint)", style="bold"),
             _sizes(result.hierarchy),
         ]
+    if result.hierarchy is not None and result.hierarchy.sm_map:
+        parts += ["", Text("Distance of each SM to L2", style="bold"), Text(f"  {spread(result.hierarchy.sm_map)}")]
     parts += _peers(result)
     differing = [v for v in result.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
     if differing:
