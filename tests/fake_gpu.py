@@ -254,7 +254,9 @@ class FakeDevice:
 
     def operation(self, name, toolchain="cuda c++"):
         if name == self.model.fail_check:
-            raise CheckFailed("wrong result")
+            raise CheckFailed(
+                "memory_write on device 2, memory of device 1: wrong result, 2 times the bound at element 7"
+            )
         if name in self.model.refused:
             raise DeviceError(self.model.refused[name])
         return FakeOperation(self, name)

@@ -280,6 +280,12 @@ def test_the_map_is_a_picture_a_table_and_a_line(relabelled: verify.Judgement) -
     assert f"nearest SM {nearest}" in captured.get()
 
 
+def test_the_quick_profile_takes_one_point_of_each_level(fake_run: Measure) -> None:
+    taken = set(gpuassay.read(fake_run("quick")).rounds()["metric"])
+    assert taken >= {"memory.read", "memory.write", "l2.read", "latency.memory", "pcie.h2d", "pcie.d2h"}
+    assert not taken & {"dsmem.read", "memory.read_tma", "latency.l2", "pcie.both"}
+
+
 def test_writes_have_a_curve_in_which_no_size_is_sought(relabelled: verify.Judgement) -> None:
     found = relabelled.hierarchy
     assert found is not None

@@ -195,7 +195,7 @@ def test_every_ordered_pair_has_a_rate_or_a_reason(three: Judgement) -> None:
         assert found[name].reasons[0, 2] == DENIED
         assert found[name].devices == [0, 1, 2]
     assert found["peer.read_both_ways"].rates.keys() == {(0, 1), (1, 2)}
-    assert found["peer.write"].reasons[2, 1] == "peer.write.2-1: wrong result"
+    assert found["peer.write"].reasons[2, 1].startswith("peer.write.2-1: memory_write on device 2, memory of device 1")
     assert [f.code for f in three.findings if f.metric == "peer.write.2-1"] == ["check-failed"]
 
 
