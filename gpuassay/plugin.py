@@ -30,7 +30,7 @@ __all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # 
 
 if TYPE_CHECKING:
     from .device import Data, Device, Operation, Workload
-    from .kernels import Kernel
+    from .kernels import Check, Kernel
     from .record import Record, RecordWriter
     from .resume import Benchmark
 
@@ -225,10 +225,11 @@ def measure(
             )
         except Exception as error:
             _failed(request.config, record, progress, (name, toolchain, variant), error)
-        if footprint_bytes and 0 < workload.footprint_bytes < 0.9 * footprint_bytes:
-            variant = f"{workload.footprint_bytes} B"
-            skip_if_done(request.config, (name, toolchain, variant))
-            _largest_footprint(record, metric, footprint_bytes, workload.footprint_bytes)
+        if 0 < workload.footprint_bytes < 0.9 * workload.wanted_bytes:
+            if footprint_bytes is not None:
+                variant = f"{workload.footprint_bytes} B"
+                skip_if_done(request.config, (name, toolchain, variant))
+            _largest_footprint(record, metric, workload.wanted_bytes, workload.footprint_bytes)
         try:
             if record is not None:
                 record.write("kernel", **_kernel_line(kernel, workload) | {"metric": name, "variant": variant})
@@ -470,7 +471,6 @@ def _not_measured(
 
 
 def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
-    check = workload.check
     return {
         "metric": kernel.metric,
         "toolchain": kernel.toolchain,
@@ -484,12 +484,17 @@ def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
         "work_unit": kernel.work_unit,
         "instructions": dict(kernel.instructions_for(workload.architecture)),
         "footprint_bytes": workload.footprint_bytes,
-        "check": {
-            "passed": check.passed,
-            "worst_error": check.worst_error if check.worst_error < float("inf") else None,
-            "bound": 1.0,
-            "where": check.where,
-        },
+        "check": check_line(workload.check),
+    }
+
+
+def check_line(check: Check) -> dict[str, Any]:
+    """A check as a kernel line has it."""
+    return {
+        "passed": check.passed,
+        "worst_error": check.worst_error if check.worst_error < float("inf") else None,
+        "bound": 1.0,
+        "where": check.where,
     }
 
 

@@ -652,6 +652,11 @@ class Record:
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
+    @property
+    def mig(self) -> bool:
+        """Whether the device is an instance of a GPU that MIG divides: a part of what its name and sheet speak of."""
+        return bool(self.claims.get("mig.mode") == "enabled")
+
     def rounds(self) -> DataFrame:
         """The rounds, one row each, in file order.
 

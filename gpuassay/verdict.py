@@ -16,6 +16,7 @@ from . import agreement, audit, calibration, contention, hierarchy, measured, su
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
+from .latency import shown_size
 from .measured import Measured
 from .metrics import Metric, metric, metrics
 from .record import Record
@@ -31,6 +32,8 @@ DOUBTS = ("clocks-disagree", "other-process", "too-hot")
 # ... and one that leaves a shown capability standing: where the CUDA C++ kernel reaches the limit, a slower Numba twin
 # says something of its compiler. Only a shortfall, or an excess, that one toolchain alone shows is in doubt.
 DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree")
+
+MIG = "a MIG instance, and the sheet speaks of the whole part"
 
 Overall = Literal["conforms", "does not conform", "inconclusive"]
 
@@ -125,6 +128,8 @@ def judge(
     """
     rule = rule or Rule()
     findings = _findings(record, contradictions)
+    if record.mig:
+        sheet = _of_one_sm(sheet)
     itself = {str(record.run["run_id"])} | {str(record.claims[key]) for key in ("uuid",) if key in record.claims}
     capability = record.claims.get("compute_capability") or record.claims.get("cuda.compute_capability")
     if calibration.contains(itself):
@@ -136,6 +141,8 @@ def judge(
     for name, found in taken:
         attained = calibration.attainment(metric(name).base, capability, itself)
         verdict = judge_metric(metric(name), found, sheet, attained, rule)
+        if record.mig and verdict.quantity and verdict.verdict == "not published":
+            verdict = replace(verdict, reason=f"{MIG}; {verdict.reason}")
         verdicts.append(_doubted(_compared(verdict, per_clock), findings))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
@@ -180,9 +187,33 @@ def limit_shares(record: Record, sheet: Sheet) -> dict[str, float]:
     }
 
 
+def _of_one_sm(sheet: Sheet) -> Sheet:
+    """What the sheet says of any MIG instance: clocks, and what an SM does in a clock. The rest is the whole part's,
+    and so are the acceptance lines that belong to its PCI id."""
+    whole = ("count.sm", "die.area", "l2.size", "memory.bus_width", "memory.size")
+    return sheet.model_copy(
+        update={
+            "published": {name: found for name, found in sheet.published.items() if name.startswith("clock.")},
+            "silicon": {name: found for name, found in sheet.silicon.items() if name not in whole},
+            "identity": sheet.identity.model_copy(update={"pci_device_ids": ()}),
+        }
+    )
+
+
+def _mig_finding(record: Record) -> Finding:
+    sms, size_bytes = record.claims.get("mig.count.sm"), record.claims.get("mig.memory.size")
+    its = f" of {sms} SMs and {shown_size(float(size_bytes))} by its attributes" if sms and size_bytes else ""
+    text = (
+        f"this is a MIG instance{its}: the sheet speaks of the whole part, so counts, sizes, bandwidths and absolute "
+        "rates are held against nothing; rates per clock and SM are judged"
+    )
+    return Finding("mig-instance", "info", None, text)
+
+
 def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
     """What the record itself says, what identity says, and where instrument and device disagree."""
     findings = [Finding(f["code"], f["severity"], f.get("metric"), f["text"]) for f in record.findings]
+    findings += [_mig_finding(record)] if record.mig else []
     findings += [Finding("identity", "error", None, text) for text in contradictions]
     if not record.complete:
         findings.append(Finding("incomplete-record", "warning", None, record.problem or "the run did not finish"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .cache import CACHE_KERNELS
 from .declare import ArithmeticKernel, Check, Kernel, MemoryKernel
 from .latency import LATENCY_KERNELS, ChaseKernel
+from .links import LINK_KERNELS
 from .memory import MEMORY_KERNELS
 from .tensor import TENSOR_KERNELS
 from .vector import VECTOR_KERNELS
@@ -19,6 +20,7 @@ KERNELS: tuple[Kernel, ...] = (
     *MEMORY_KERNELS,
     *CACHE_KERNELS,
     *LATENCY_KERNELS,
+    *LINK_KERNELS,
 )
 
 __all__ = ["KERNELS", "ArithmeticKernel", "ChaseKernel", "Check", "Kernel", "MemoryKernel", "kernels_for"]

@@ -18,6 +18,7 @@ Toolchain = Literal["cuda c++", "numba"]
 WorkUnit = Literal["FLOP", "OP", "B", "load"]
 
 VECTOR_ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
+CLUSTER_ARCHITECTURES = ("sm_90", "sm_100", "sm_103", "sm_120")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Kernel(ABC):
     another. `instructions` is how often each SASS opcode that does this work stands in the loop body; `gpuassay census`
     counts both in the machine code. `instructions_on` has, by architecture, what differs there. `requires` says what
     the kernel needs of the hardware and which compute capabilities have it, where not all do. `macros` are defined in
-    front of a CUDA C++ source that serves several kernels, besides KERNEL, the symbol.
+    front of a CUDA C++ source that serves several kernels, besides KERNEL, the symbol. `cluster`: blocks to a cluster,
+    as the source's __cluster_dims__ says. `fills_sm`: a launch asks for all the shared memory that a block can have,
+    so that no second block finds room on its SM, not even one of its own cluster.
     """
 
     metric: str
@@ -72,6 +75,8 @@ class Kernel(ABC):
     instructions_on: Mapping[str, Mapping[str, int]] = field(default_factory=dict, kw_only=True)
     requires: str = field(default="", kw_only=True)
     macros: Mapping[str, int | str] = field(default_factory=dict, kw_only=True)
+    cluster: int = field(default=1, kw_only=True)
+    fills_sm: bool = field(default=False, kw_only=True)
 
     @property
     def prelude(self) -> str:
@@ -132,8 +137,8 @@ class ArithmeticKernel(Kernel):
 
     @abstractmethod
     def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[Any], NDArray[Any] | float]:
-        """(expected, absolute bound). Expected has shape (outputs_per_block,), in float64, or in `output` where the
-        result is exact; then the bound is 0."""
+        """(expected, absolute bound). Expected has shape (cluster x outputs_per_block,), in float64, or in `output`
+        where the result is exact; then the bound is 0."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,8 @@ class MemoryKernel(Kernel):
     Arguments: (stamps, counter, array_chunks, total_chunks, *input arrays, output, parameter where there is one).
     The output is an array like the inputs, or one word where `output_is_sum`. `work_per_iteration` counts every
     byte read and every byte written for one chunk; `chunk_bytes` is that chunk's size in one array. `footprint_bytes`:
-    all arrays together, where the kernel is not for memory far beyond L2.
+    all arrays together, where the kernel is not for memory far beyond L2. `host_memory`: the arrays lie in pinned host
+    memory, which the kernel reads and writes over the link.
     """
 
     word: type[np.generic] = np.uint32
@@ -151,6 +157,7 @@ class MemoryKernel(Kernel):
     input_arrays: int = 0
     output_is_sum: bool = False
     footprint_bytes: int | None = None
+    host_memory: bool = False
 
     @property
     def arrays(self) -> int:

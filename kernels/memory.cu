@@ -1,10 +1,11 @@
-// memory.read, memory.write, memory.copy, memory.triad: device memory far beyond L2.
+// memory.read, memory.write, memory.copy, memory.triad, memory.mix3: device memory far beyond L2.
 //
 // One iteration is one chunk: 512 threads x 8 vectors x 16 bytes = 64 KiB of each array. Blocks take chunks from
 // an atomic counter: SMs differ in their distance to memory, and with a static grid stride the far ones finish
 // last (measured on an H100: read 94 % of nominal with the counter, 91 % without). Work per block and iteration:
 //   read  65,536 B (8 LDG.128)      write  65,536 B (8 STG.128)
 //   copy 131,072 B (8 LDG + 8 STG)  triad 196,608 B (16 LDG + 8 STG; no write-allocate is counted)
+//   mix3 262,144 B (24 LDG + 8 STG)
 #include "stamp.cuh"
 
 constexpr int threads = 512, vectors = 8;
@@ -117,5 +118,21 @@ memory_triad(ARGUMENTS, const float4 *b, const float4 *c, float4 *a, float scala
         EACH_VECTOR a[start + v * threads] =
             make_float4(fmaf(scalar, right[v].x, left[v].x), fmaf(scalar, right[v].y, left[v].y),
                         fmaf(scalar, right[v].z, left[v].z), fmaf(scalar, right[v].w, left[v].w));
+    });
+}
+
+// Three arrays read to one written: with a block to an SM and up to 128 registers all 24 loads are under way at once.
+extern "C" __global__ void __launch_bounds__(threads, 1)
+memory_mix3(ARGUMENTS, const uint4 *b, const uint4 *c, const uint4 *d, uint4 *a) {
+    CHUNK_LOOP({
+        uint4 one[vectors];
+        uint4 two[vectors];
+        uint4 three[vectors];
+        EACH_VECTOR one[v] = b[start + v * threads];
+        EACH_VECTOR two[v] = c[start + v * threads];
+        EACH_VECTOR three[v] = d[start + v * threads];
+        EACH_VECTOR a[start + v * threads] =
+            make_uint4(one[v].x + two[v].x + three[v].x, one[v].y + two[v].y + three[v].y,
+                       one[v].z + two[v].z + three[v].z, one[v].w + two[v].w + three[v].w);
     });
 }

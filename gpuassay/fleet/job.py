@@ -151,14 +151,14 @@ def gpus_here() -> list[dict[str, str]]:
 
     By PCI order, or in the order of CUDA_VISIBLE_DEVICES where it is set. Raises claims.NoDriver, pynvml.NVMLError.
     """
-    from gpuassay.claims import open_nvml
+    from gpuassay.claims import mig_instances, open_nvml
 
     nvml, found = open_nvml(), []
     try:
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             slot = str(nvml.nvmlDeviceGetPciInfo(handle).busId)
-            parts = _mig_uuids(nvml, handle)
+            parts = [uuid for _, uuid in mig_instances(nvml, handle)]
             uuids = parts or [str(nvml.nvmlDeviceGetUUID(handle))]
             name = str(nvml.nvmlDeviceGetName(handle))
             found += [{"uuid": uuid, "slot": slot, "name": name, "ordinal": str(index)} for uuid in uuids]
@@ -182,20 +182,3 @@ def visible(found: list[dict[str, str]], wanted: str | None) -> list[dict[str, s
             break
         left += [gpu for gpu in these if gpu not in left]
     return left
-
-
-def _mig_uuids(nvml: Any, handle: Any) -> list[str]:
-    """UUIDs ("MIG-...") of a GPU's instances; empty where MIG is off or unknown to this GPU."""
-    try:
-        if not nvml.nvmlDeviceGetMigMode(handle)[0]:
-            return []
-        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except nvml.NVMLError:
-        return []
-    uuids = []
-    for place in range(count):
-        try:
-            uuids.append(str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))))
-        except nvml.NVMLError:
-            continue  # an empty place
-    return uuids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import sustained
+from .. import hierarchy, sustained
 from ..metrics import metric
 from ..record import Record
 from ..telemetry import reason_names
@@ -33,27 +33,44 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
         for sm, work, cycles in zip(*stamps, strict=True):
             rates.setdefault(int(sm), []).append(float(work) / float(cycles))
     medians = {sm: float(np.median(values)) for sm, values in rates.items()}
-    width = 16
-    grid = np.full((max(medians) // width + 1, width), np.nan)
     middle = float(np.median(list(medians.values())))
-    for sm, value in medians.items():
-        grid[sm // width, sm % width] = 100 * value / middle
-    figure.set_size_inches(8, 1.2 + 0.3 * len(grid))
-    axes = figure.subplots()
-    reach = max(1.0, float(np.nanmax(np.abs(grid - 100))))
-    image = axes.imshow(grid, cmap="PuOr", vmin=100 - reach, vmax=100 + reach, aspect="auto")
-    figure.colorbar(image, label="% of the median SM")
-    axes.set_xticks(np.arange(width) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(grid)) - 0.5, minor=True)
-    axes.grid(which="minor", color="#8a949e", linewidth=0.5)
-    axes.tick_params(which="minor", length=0)
-    axes.set_yticks(range(len(grid)), [f"SM {row * width}" for row in range(len(grid))])
-    axes.set_xlabel(f"SM number, {width} to a row; {name}, work per clock")
+    shares = {sm: value / middle for sm, value in medians.items()}
+    _grid(figure, shares, "% of the median SM", f"{name}, work per clock")
     slowest, fastest = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
     return (
         f"{len(medians)} SMs at {name}: median {middle:.1f} per clock, slowest SM {slowest} "
         f"({medians[slowest] / middle:.2%} of it), fastest SM {fastest} ({medians[fastest] / middle:.2%})."
     )
+
+
+def l2_distance(figure: Any, judgement: Judgement, _: Record) -> str:
+    """L2 latency of every SM over the mean of all, as a grid of SM numbers: how far each lies from the slices of L2."""
+    found = judgement.hierarchy.sm_map if judgement.hierarchy else {}
+    if not found:
+        raise MissingData("L2 latency was not measured on every SM")
+    _grid(figure, found, "% of the mean SM", "latency.l2.all_sms, cycles per load")
+    return f"{hierarchy.spread(found)}."
+
+
+def _grid(figure: Any, shares: dict[int, float], label: str, what: str) -> None:
+    """One cell per SM number, coloured by its share of the middle."""
+    import numpy as np
+
+    width = 16
+    grid = np.full((max(shares) // width + 1, width), np.nan)
+    for sm, value in shares.items():
+        grid[sm // width, sm % width] = 100 * value
+    figure.set_size_inches(8, 1.2 + 0.3 * len(grid))
+    axes = figure.subplots()
+    reach = max(1.0, float(np.nanmax(np.abs(grid - 100))))
+    image = axes.imshow(grid, cmap="PuOr", vmin=100 - reach, vmax=100 + reach, aspect="auto")
+    figure.colorbar(image, label=label)
+    axes.set_xticks(np.arange(width) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(grid)) - 0.5, minor=True)
+    axes.grid(which="minor", color="#8a949e", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set_yticks(range(len(grid)), [f"SM {row * width}" for row in range(len(grid))])
+    axes.set_xlabel(f"SM number, {width} to a row; {what}")
 
 
 def roofline(figure: Any, judgement: Judgement, _: Record) -> str:

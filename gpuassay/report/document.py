@@ -71,6 +71,7 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Ite
     yield evidence.honesty(judgement)
     yield evidence.conditions(record, drawn.get("conditions", ()))
     yield evidence.variants(judgement, drawn.get("variants", ()))
+    yield from evidence.other_gpus(judgement)
     yield evidence.method(record)
     yield evidence.budget(judgement)
     missing = [v for v in judgement.verdicts if v.verdict == "not measured"]
@@ -100,11 +101,11 @@ def word(text: str) -> Cell:
 
 
 def matrix(judgement: Judgement) -> Table:
-    """One row per metric, points of curves left to their picture and to CSV."""
+    """One row per metric; points of curves are left to their picture, pairs of GPUs to their matrix, both to CSV."""
     return table(
         f"Against the {judgement.sheet.name} sheet",
         ("metric", "sheet", "measured", "U", "of sheet", "of limit", "verdict", "delivered"),
-        [_row(v) for v in judgement.verdicts if metric(v.metric).curve_point is None],
+        [_row(v) for v in judgement.verdicts if metric(v.metric).headline],
         (1, 2, 3, 4, 5),
     )
 
@@ -139,7 +140,7 @@ def share(value: float | None) -> str:
 
 
 def _reasons(judgement: Judgement) -> Table:
-    shown = [(v.metric, v.reason) for v in judgement.verdicts if v.reason and metric(v.metric).curve_point is None]
+    shown = [(v.metric, v.reason) for v in judgement.verdicts if v.reason and metric(v.metric).headline]
     return table("Reason per metric", ("metric", "reason"), shown)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .. import sheets
+from .. import peers, sheets
 from ..metrics import metric
 from ..record import Record
 from ..sheet_audit import acceptance
@@ -196,6 +196,14 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         ]
         columns = ("level: curve", "found", "interval", "claimed", "sheet")
         tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
+    if judgement.hierarchy and judgement.hierarchy.sm_map:
+        found, width = judgement.hierarchy.sm_map, 16
+        grid = [
+            (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
+            for first in range(0, max(found) + 1, width)
+        ]
+        columns = ("SM", *(f"+{place}" for place in range(width)))
+        tables.append(_table("L2 latency of each SM, in % of the mean", columns, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [
@@ -213,6 +221,20 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         tables.append(_table("Variants, judged by no sheet", headings, points, (1, 2, 3, 4, 5)))
     empty = () if tables else ("This run measured no curves and no variants.",)
     return Section("variants", "Curves and variants", empty, tuple(tables), pictures)
+
+
+def other_gpus(judgement: Judgement) -> Iterable[Section]:
+    """The matrices over pairs of GPUs; no section where the run asked for no peer."""
+    if not any(v.metric.startswith("peer.") for v in judgement.verdicts):
+        return
+    found = peers.matrices(judgement.verdicts)
+    tables = []
+    for matrix in found:
+        columns = ("", *(f"device {device}" for device in matrix.devices))
+        numbers = tuple(range(1, len(columns)))
+        tables.append(_table(matrix.title, columns, matrix.rows(), numbers))
+    lone = () if found else ("There was one GPU: copies and kernels between GPUs need a second.",)
+    yield Section("peers", "Other GPUs", (f"{peers.nvlink(judgement.record, found)}.", *lone), tuple(tables))
 
 
 def honesty(judgement: Judgement) -> Section:

@@ -22,7 +22,11 @@ def draw(judgement: Judgement, record: Record) -> dict[str, tuple[Picture, ...]]
         "matrix": (("Sheet against measured", _intervals), ("Roofline", curves.roofline)),
         "capped": (("Where the difference comes from", _waterfall), ("Shape curve", curves.shape)),
         "conditions": (("The run over time", curves.series),),
-        "variants": (("Latency and bandwidth over footprint", curves.footprint), ("Rate of each SM", curves.sm_map)),
+        "variants": (
+            ("Latency and bandwidth over footprint", curves.footprint),
+            ("Rate of each SM", curves.sm_map),
+            ("Distance of each SM to L2", curves.l2_distance),
+        ),
     }
     return {key: tuple(_picture(title, plot, judgement, record) for title, plot in row) for key, row in plots.items()}
 
