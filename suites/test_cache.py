@@ -29,6 +29,7 @@ def test_cache(measure: Measure, metric: str) -> None:
 
 
 @point
+@pytest.mark.claims
 @pytest.mark.parametrize("footprint_bytes", FOOTPRINTS)
 def test_read_over_footprint(measure: Measure, footprint_bytes: int) -> None:
     measure("memory.read", "cuda c++", footprint_bytes=footprint_bytes)

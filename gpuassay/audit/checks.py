@@ -68,6 +68,24 @@ def host(device: CudaDevice, record: Path | None) -> list[Row]:
         return [*module.rows(nvml=nvml, handle=handle), _properties(), module.attestation(evidence)]
 
 
+def capabilities(device: CudaDevice, _: Path | None) -> list[Row]:
+    """What the driver says of engines and modes, and launches that show what it allows."""
+    from cuda.bindings import driver
+
+    from . import capabilities as module
+
+    with _nvml(device) as (nvml, handle):
+        found = module.queries(nvml, handle)
+    return [module.queries_row(found + module.try_launches(driver, device.compute_capability, device.sm_count))]
+
+
+def kernels(device: CudaDevice, _: Path | None) -> list[Row]:
+    """Every kernel of this program, tried once."""
+    from . import capabilities as module
+
+    return [module.try_kernels(device)]
+
+
 PROPERTIES = (
     "asyncEngineCount",
     "concurrentKernels",
@@ -93,9 +111,14 @@ def _properties() -> Row:
     return Row("CUDA properties", "not observable", text, len(found), unit="1", details=found)
 
 
-CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {"fingerprint": fingerprint, "host": host}
+CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
+    "fingerprint": fingerprint,
+    "capabilities": capabilities,
+    "host": host,
+}
 """Seconds; part of the profile standard."""
 THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
+    "kernels": kernels,
     "residue": residue,
     "determinism": determinism,
     "limiters": limiters,

@@ -23,6 +23,7 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
 
     rounds = sustained.plain(record.rounds())
     rounds = rounds[[len(ids) > 0 for ids in rounds["sm_id"]]]
+    rounds = rounds[rounds["work_unit"] != "load"]  # the map of latencies is private
     if not len(rounds):
         raise MissingData("no SM was timed by itself" if record.run["samples"] == "kept" else _NO_SAMPLES)
     names = list(rounds["metric"])

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..audit import inconsistent
 from ..hierarchy import Hierarchy
 from ..latency import shown_size
 from ..metrics import metric
@@ -36,7 +37,7 @@ STYLES = {
 def judgement(result: Judgement) -> RenderableType:
     """The whole terminal report."""
     parts: list[RenderableType] = [
-        Text(result.summary, style=STYLES[result.overall]),
+        Text(result.summary, style=_summary_style(result)),
         Text(_provenance(result), style="dim"),
         "",
         _table(result),
@@ -96,6 +97,12 @@ def judgement(result: Judgement) -> RenderableType:
         ),
     ]
     return Group(*parts)
+
+
+def _summary_style(result: Judgement) -> str:
+    """Never the colour of a good part where the part's own account is inconsistent."""
+    good = result.overall == "conforms"
+    return STYLES["inconclusive" if good and inconsistent(result.audit) else result.overall]
 
 
 def _multiplicity(result: Judgement) -> str:
