@@ -53,7 +53,7 @@ def audit(record: str | None, since: str | None, device: int, out: Path, as_json
     from .verify import VerifyError, choose_sheet, record_path
 
     try:
-        earlier = None if since is None else records.read(record_path(since))  # before a quarter of an hour of measuring
+        earlier = None if since is None else records.read(record_path(since))  # before measuring, not after
         if record is None:
             path = measure_device(device, "audit", out)
             click.echo(f"Record: {path}", err=True)

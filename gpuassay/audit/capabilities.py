@@ -1,9 +1,9 @@
 """What the part can do at all, found by trying: a census of functions beside what the sheet prints of them.
 
 Whatever ran, with results that its reference confirmed, works. Whatever the device or its driver turned down is
-refused, with the reason. What this architecture has no instruction for, or the driver says is not there, is absent. What
-a driver only speaks of, and nothing here tries, is claimed. A function that works and that no sheet prints is all that
-"hidden functionality" can mean to a test from outside; what nobody tried stays unknown.
+refused, with the reason. What this architecture has no instruction for, or the driver says is not there, is absent.
+What a driver only speaks of, and nothing here tries, is claimed. A function that works and that no sheet prints is all
+that "hidden functionality" can mean to a test from outside; what nobody tried stays unknown.
 """
 
 from __future__ import annotations
@@ -195,9 +195,7 @@ def _profiling(parameters: Path) -> Capability:
     """Whether this user may read the SMs' performance counters (CUPTI, Nsight)."""
     name, what = "performance counters, CUPTI", f"/{parameters.relative_to('/')}, RmProfilingAdminOnly"
     try:
-        lines = dict(
-            line.split(":", 1) for line in parameters.read_text(encoding="utf-8").splitlines() if ":" in line
-        )
+        lines = dict(line.split(":", 1) for line in parameters.read_text(encoding="utf-8").splitlines() if ":" in line)
         only = int(lines["RmProfilingAdminOnly"])
     except (OSError, ValueError, KeyError) as error:
         return Capability(name, "refused", f"{what}: {type(error).__name__}")

@@ -31,7 +31,7 @@ DROP = 0.10  # a clock that fell this far below the run's highest must have a re
 # FP32 lanes per SM, by compute capability (CUDA C++ Programming Guide, table of arithmetic instructions).
 CORES_PER_SM = {"8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128, "9.0": 128, "10.0": 128, "10.3": 128, "12.0": 128}
 # ECC in GDDR6 keeps its check bits in the memory itself: 1/16 of it (6.25 %, "GPUHammer", 2025, of an A6000). HBM has
-# its own bits for them (NVIDIA A100 Tensor Core GPU Architecture whitepaper). GDDR6 by compute capability: GA10x, AD10x.
+# its own bits for them (NVIDIA A100 Tensor Core GPU Architecture whitepaper). GDDR6: as GA10x and AD10x have it.
 ECC_SHARE = 1 / 16
 GDDR6 = ("8.6", "8.9")
 LOAD_BEGINS_S = 10.0  # a fan may cool what load has heated, but not as soon
