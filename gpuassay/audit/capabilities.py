@@ -9,6 +9,7 @@ that "hidden functionality" can mean to a test from outside; what nobody tried s
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ TRIED, QUERIES = "capabilities tried", "driver's capabilities"  # rows of the ch
 TRY_S = 0.001  # of a launch after the check
 TRY_BYTES = 64 * 2**20
 CLUSTER_SIZES = (2, 4, 8, 16)  # 8 is the portable maximum, 16 needs an opt-in (CUDA C++ Programming Guide, clusters)
+# How CUDA says that the device cannot do this, as names and texts of cudaError_t.
+DENIED = re.compile("illegal ?instruction|not ?supported|invalid ?device ?function|no ?kernel ?image", re.IGNORECASE)
 CLUSTER_SOURCE = "audit_capability.cu"
 PARAMETERS_FILE = Path("/proc/driver/nvidia/params")
 
@@ -55,8 +58,8 @@ def row(record: Record, sheet: Sheet | None) -> Row:
     if not any(c.answer in ("works", "computes wrongly") for c in census):
         return Row("capabilities", "not tested", "The record does not hold rounds of any kernel.")
     wrong = [c.name for c in census if c.answer == "computes wrongly"]
-    # What this program has no kernel for says nothing of the part, though the sheet prints it.
-    denied = [c.name for c in census if c.answer == "refused" and c.sheet is not None]
+    # What this program has no kernel for, or no memory, says nothing of the part, though the sheet prints it.
+    denied = [c.name for c in census if c.answer == "refused" and c.sheet and DENIED.search(c.by)]
     more = [c.name for c in census if c.answer == "works" and c.sheet is None and _has_sheet_quantity(c.name)]
     counts = {word: sum(c.answer == word for c in census) for word in ("works", "refused", "absent", "claimed")}
     text = "Functions that were tried: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + "; "
@@ -116,14 +119,22 @@ def _printed(name: str, sheet: Sheet | None) -> str | None:
 def try_kernels(device: Device) -> Row:
     """One launch of every kernel of this program, after its check against the reference."""
     names = dict.fromkeys(k.metric for k in KERNELS if k.toolchain == "cuda c++" and not metric(k.metric).curve_point)
-    found = [_try(device, name) for name in names]
+    found: list[Capability] = []
+    lost = ""
+    for name in names:
+        tried, alive = _try(device, name)
+        found.append(tried)
+        if not alive:
+            lost = f"; the CUDA context was lost with {name}, so that nothing more could be tried"
+            break
     counts = {word: sum(c.answer == word for c in found) for word in ("works", "computes wrongly", "refused", "absent")}
     text = "A launch of every kernel, and its result against the reference: "
-    text += ", ".join(f"{count} {name}" for name, count in counts.items()) + "."
+    text += ", ".join(f"{count} {name}" for name, count in counts.items()) + f"{lost}."
     return Row(TRIED, "not observable", text, None, counts["works"], 0.0, "1", _details(found))
 
 
-def _try(device: Device, name: str) -> Capability:
+def _try(device: Device, name: str) -> tuple[Capability, bool]:
+    """One kernel, and whether the CUDA context survived it."""
     from ..device import DeviceError
     from ..faults import cuda_failure
     from ..kernels.compile import CompileError
@@ -132,23 +143,23 @@ def _try(device: Device, name: str) -> Capability:
         (k for k in kernels_for(name, "cuda c++") if k.architecture_for(device.compute_capability)), None
     )
     if kernel is None:
-        return Capability(name, "absent", no_kernel(name, "cuda c++", device.compute_capability))
+        return Capability(name, "absent", no_kernel(name, "cuda c++", device.compute_capability)), True
     try:
         footprint_bytes = TRY_BYTES if kernel.work_unit == "B" else None
         workload = device.prepare(kernel, round_s=TRY_S, footprint_bytes=footprint_bytes)
         try:
             if workload.check.passed:
-                return Capability(name, "works", f"{kernel.symbol} of {kernel.source}")
-            return Capability(name, "computes wrongly", f"{kernel.symbol}: {workload.check.where}")
+                return Capability(name, "works", f"{kernel.symbol} of {kernel.source}"), True
+            return Capability(name, "computes wrongly", f"{kernel.symbol}: {workload.check.where}"), True
         finally:
             workload.close()
     except (DeviceError, CompileError) as error:
-        return Capability(name, "refused", str(error)[:200])
+        return Capability(name, "refused", str(error)[:200]), True
     except Exception as error:
-        what, lost = cuda_failure(error) or ("", True)
-        if lost:  # nothing more can be tried in a context that is gone
+        failure = cuda_failure(error)
+        if failure is None:
             raise
-        return Capability(name, "refused", what[:200])
+        return Capability(name, "refused", failure[0][:200]), not failure[1]
 
 
 def queries(nvml: Any, handle: Any, parameters: Path = PARAMETERS_FILE) -> list[Capability]:

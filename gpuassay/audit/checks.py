@@ -118,10 +118,10 @@ CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
 }
 """Seconds; part of the profile standard."""
 THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
-    "kernels": kernels,
     "residue": residue,
     "determinism": determinism,
     "limiters": limiters,
+    "kernels": kernels,
     "capacity": capacity,
 }
 """Minutes; part of the profile audit only. Memory last: an uncorrectable error there ends the CUDA context."""
