@@ -16,7 +16,7 @@ from gpuassay.audit.capabilities import (
     QUERIES,
     TRIED,
     Capability,
-    _profiling,
+    profiling,
     queries,
     queries_row,
     row,
@@ -172,10 +172,10 @@ def test_the_drivers_answers_name_their_calls(tmp_path: Path) -> None:
     assert queries_row(list(found.values())).verdict == "not observable"
 
 
-def test_profiling_by_the_modules_parameter(tmp_path: Path) -> None:
+def testprofiling_by_the_modules_parameter(tmp_path: Path) -> None:
     (tmp_path / "params").write_text("RmProfilingAdminOnly: 0\n")
-    assert _profiling(tmp_path / "params").answer == "claimed"
-    assert _profiling(tmp_path / "none").answer == "refused"
+    assert profiling(tmp_path / "params").answer == "claimed"
+    assert profiling(tmp_path / "none").answer == "refused"
 
 
 # -- launches -----------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ CLUSTER_SIZES = (2, 4, 8, 16)  # 8 is the portable maximum, 16 needs an opt-in (
 # How CUDA says that the device cannot do this, as names and texts of cudaError_t.
 DENIED = re.compile("illegal ?instruction|not ?supported|invalid ?device ?function|no ?kernel ?image", re.IGNORECASE)
 CLUSTER_SOURCE = "audit_capability.cu"
-PARAMETERS_FILE = Path("/proc/driver/nvidia/params")
+PROFILING = "proc/driver/nvidia/params"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _try(device: Device, name: str) -> tuple[Capability, bool]:
         return Capability(name, "refused", failure[0][:200]), not failure[1]
 
 
-def queries(nvml: Any, handle: Any, parameters: Path = PARAMETERS_FILE) -> list[Capability]:
+def queries(nvml: Any, handle: Any, parameters: Path = Path("/") / PROFILING) -> list[Capability]:
     """What the driver says of engines and modes, by getters only. No mode is switched to try it."""
 
     def ask(name: str, call: str, arguments: tuple[Any, ...], told: Callable[[Any], tuple[Answer, str]]) -> Capability:
@@ -199,12 +199,12 @@ def queries(nvml: Any, handle: Any, parameters: Path = PARAMETERS_FILE) -> list[
         ask("confidential computing, on", "nvmlSystemGetConfComputeState", (), state),
         ask("performance counters, GPM", "nvmlGpmQueryDeviceSupport", (handle,), counted),
     ]
-    return [*found, _profiling(parameters)]
+    return [*found, profiling(parameters)]
 
 
-def _profiling(parameters: Path) -> Capability:
-    """Whether this user may read the SMs' performance counters (CUPTI, Nsight)."""
-    name, what = "performance counters, CUPTI", f"/{parameters.relative_to('/')}, RmProfilingAdminOnly"
+def profiling(parameters: Path) -> Capability:
+    """Whether a user may read the SMs' performance counters (CUPTI, Nsight), by the driver's parameter."""
+    name, what = "performance counters, CUPTI", f"/{PROFILING}, RmProfilingAdminOnly"
     try:
         lines = dict(line.split(":", 1) for line in parameters.read_text(encoding="utf-8").splitlines() if ":" in line)
         only = int(lines["RmProfilingAdminOnly"])

@@ -65,7 +65,8 @@ def host(device: CudaDevice, record: Path | None) -> list[Row]:
 
     evidence = None if record is None else record.with_suffix(".evidence.json")
     with _nvml(device) as (nvml, handle):
-        return [*module.rows(nvml=nvml, handle=handle), _properties(), module.attestation(evidence)]
+        attested = module.attestation(evidence, missing=module.missing_conditions(nvml=nvml))
+        return [*module.rows(nvml=nvml, handle=handle), _properties(), attested]
 
 
 def capabilities(device: CudaDevice, _: Path | None) -> list[Row]:

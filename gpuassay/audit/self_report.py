@@ -416,7 +416,9 @@ def _pcie_rate(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     generation, width = _claimed(record, "pcie.generation.max"), _claimed(record, "pcie.width.max")
     names = ("pcie.h2d", "pcie.d2h")
     copies = rounds[rounds["metric"].isin(names)] if len(rounds) else rounds
-    found = [_best_rate(part for _, part in copies.groupby("metric"))] if len(copies) else []
+    found: list[tuple[float, float | None]] = []
+    if len(copies):
+        found.append(_best_rate(part for _, part in copies.groupby("metric")))
     given = [line["value"] for line in record.medians if line["metric"] in names and line["value"] is not None]
     found += [(float(value), None) for value in given]
     claim = None if generation is None or width is None else line_rate(int(generation), int(width))
