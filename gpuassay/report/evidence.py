@@ -236,7 +236,7 @@ def honesty(judgement: Judgement) -> Section:
     ]
     columns = ("check", "answer", "claim", "measured", "U", "what was touched, and what a disagreement would mean")
     caption = "What the device says of itself, and what was measured"
-    tables = (Table(caption, columns, tuple(rows), frozenset((2, 3, 4))),) if rows else ()
+    tables = [Table(caption, columns, tuple(rows), frozenset((2, 3, 4)))] if rows else []
     tried = [
         (str(c["name"]), str(c["answer"]), c["sheet"] or "-", str(c["by"]))
         for r in judgement.audit
@@ -244,9 +244,9 @@ def honesty(judgement: Judgement) -> Section:
         for c in r.details.get("capabilities", ())
     ]
     if tried:
-        columns = ("function", "answer", "sheet", "by which kernel or call")
-        tables += (_table("Functions that were tried, beside the sheet", columns, tried, (2,)),)
-    return Section("audit", "Honesty audit", (LIMITS,), tables)
+        headings = ("function", "answer", "sheet", "by which kernel or call")
+        tables.append(_table("Functions that were tried, beside the sheet", headings, tried, (2,)))
+    return Section("audit", "Honesty audit", (LIMITS,), tuple(tables))
 
 
 def regulation(judgement: Judgement) -> Section:
