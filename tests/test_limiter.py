@@ -170,7 +170,7 @@ def test_a_step_that_is_not_reproduced_is_not_reported() -> None:
 def test_the_row_prints_its_detection_limit() -> None:
     text = row(run(5), 5).text
     assert "design seed 5" in text
-    assert "a step in the middle of a trial shows from" in text
+    assert "a step in the middle of the longest shows from" in text
 
 
 def test_a_trial_on_the_fake_gpu_reads_its_stamps_and_reasons() -> None:

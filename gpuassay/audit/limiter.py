@@ -97,7 +97,8 @@ class Suspicion:
 
 @dataclass
 class Hunt:
-    """What the hunt found, and the smallest relative step that it would have found in the middle of a trial."""
+    """What the hunt found, and the smallest relative step that it would have found in the middle of the longest
+    trials."""
 
     trials: int
     found: list[Suspicion] = field(default_factory=list)
@@ -156,7 +157,8 @@ def hunt(
     for trial in done:
         both = [taken[trial] for taken in passes if trial in taken]
         result.found += _within(trial, *both) if len(both) == 2 else []
-        limits += [limit for series in both if (limit := detection_limit(series.rate)) is not None]
+        if trial.duration_s == result.longest_s:  # a short one shows little, and is there for its plain rate
+            limits += [limit for series in both if (limit := detection_limit(series.rate)) is not None]
     result.detection_limit = max(FLOOR, *limits) if limits else None
     differences, result.smallest_difference = _between([t for t in done if t in passes[1]], passes)
     result.found += differences
@@ -314,8 +316,8 @@ def row(result: Hunt, seed: int) -> Row:
     suspicious = [s for s in result.found if s.suspicious]
     limit = "unknown" if result.detection_limit is None else f"{result.detection_limit:.2%}"
     text = (
-        f"{result.trials} trials of up to {result.longest_s:.3g} s, design seed {seed}; a step in the middle of a "
-        f"trial shows from {limit} on, a difference between trials from {result.smallest_difference:.1%}. "
+        f"{result.trials} trials of up to {result.longest_s:.3g} s, design seed {seed}; a step in the middle of the "
+        f"longest shows from {limit} on, a difference between trials from {result.smallest_difference:.1%}. "
     )
     said = [s.text for s in (suspicious or result.found)]
     text += "; ".join(said) + "." if said else "Work, data and times that were not tried remain unknown."
