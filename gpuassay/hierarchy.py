@@ -66,7 +66,8 @@ class Size:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """What a record's curves say; `sm_map` is each SM's L2 latency over the mean of all SMs, by SM number."""
+    """What a record's curves say; `sm_map` is each SM's L2 latency over the mean of all SMs, by SM number: as private
+    as a serial number, and in no report."""
 
     points: tuple[Point, ...]
     sizes: tuple[Size, ...]

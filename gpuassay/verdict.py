@@ -109,7 +109,9 @@ class Judgement:
                 if v.measured is not None and (said := acceptance.would_say(self.sheet, v.metric, v.measured))
             },
             "variants": [asdict(variant) for variant in self.variants],
-            "hierarchy": asdict(self.hierarchy) if self.hierarchy else None,
+            # Without the map of each SM's L2 latency: it tells dies apart, and a judgement is made to be passed on.
+            "hierarchy": asdict(replace(self.hierarchy, sm_map={})) if self.hierarchy else None,
+            "audit_answer": audit.overall(self.audit),
             "audit": [row.line() for row in self.audit],
         }
         return {key: _finite(value) for key, value in document.items()}
@@ -158,8 +160,11 @@ def judge(
     found_sizes = hierarchy.of_record(record, sheet)
     findings += hierarchy.findings(found_sizes, record)
     beside = {"choice": tuple(choice), "record": record, "variants": curves, "hierarchy": found_sizes}
-    beside |= {"audit": tuple(audit.of_record(record))}
-    return conclude(part, sheet, verdicts, findings, rule, **beside)
+    rows = tuple(audit.of_record(record, sheet))
+    if names := audit.inconsistent(rows):
+        text = f"the audit found the device's own account inconsistent in: {', '.join(names)}"
+        findings.append(Finding("audit-inconsistent", "warning", None, text))
+    return conclude(part, sheet, verdicts, findings, rule, **beside, audit=rows)
 
 
 def conclude(
@@ -174,6 +179,9 @@ def conclude(
     elif overall == "conforms" and any(f.severity == "error" for f in findings):
         overall = "inconclusive"
     summary = _summary(part, sheet, overall, verdicts, identity)
+    if names := audit.inconsistent(rest.get("audit", ())):
+        # Beside the verdict and not in it: a sheet does not promise what these rows look at.
+        summary += f"; audit: inconsistent: {_listed(names)}"
     return Judgement(
         part, sheet, overall, delivered, summary, tuple(verdicts), tuple(findings), rule=rule, **{"choice": ()} | rest
     )
@@ -352,10 +360,11 @@ def _names(pairs: Iterable[tuple[str, Word]], shown: int = 3) -> str:
     for name, word in dict.fromkeys(pairs):
         if word in ("above", "below"):
             by_word.setdefault(word, []).append(name)
-    return "; ".join(
-        f"{word}: {', '.join(names[:shown])}" + (f" and {len(names) - shown} more" if len(names) > shown else "")
-        for word, names in by_word.items()
-    )
+    return "; ".join(f"{word}: {_listed(names, shown)}" for word, names in by_word.items())
+
+
+def _listed(names: list[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _finite(value: Any) -> Any:

@@ -22,7 +22,9 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
     import numpy as np
 
     rounds = sustained.plain(record.rounds())
-    rounds = rounds[[len(ids) > 0 for ids in rounds["sm_id"]]]
+    # A chase's stamps stay out: the map of latencies is private.
+    timed = zip(rounds["sm_id"], rounds["work_unit"], strict=True)
+    rounds = rounds[[len(ids) > 0 and unit != "load" for ids, unit in timed]]
     if not len(rounds):
         raise MissingData("no SM was timed by itself" if record.run["samples"] == "kept" else _NO_SAMPLES)
     names = list(rounds["metric"])

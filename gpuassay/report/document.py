@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..audit import overall
 from ..metrics import metric
 from ..record import Record
 from ..units import show
@@ -45,6 +46,7 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
         facts=(
             ("Sheet", f"{judgement.sheet.name}: {judgement.sheet.title}"),
             ("Delivered rates", judgement.overall_delivered),
+            ("Honesty audit", overall(judgement.audit)),
             ("Measured", f"{str(run['started'])[:19].replace('T', ' ')} UTC"),
             ("Instrument", str(run["instrument"])),
             ("Samples", str(run["samples"])),

@@ -14,7 +14,7 @@ from ..telemetry import reason_names
 from ..uncertainty import Term
 from ..units import show
 from ..verdict import Judgement
-from .model import Cell, Picture, Section, Table
+from .model import TONES, Cell, Picture, Section, Table
 
 SENSORS = {
     "sm_clock_hz": ("SM clock", "Hz"),
@@ -249,20 +249,26 @@ def honesty(judgement: Judgement) -> Section:
 
     rows = [
         (
-            r.check,
-            r.verdict,
-            value(r.claim, r.unit),
-            value(r.measured, r.unit),
-            value(r.expanded_uncertainty, r.unit),
-            r.text,
+            Cell(r.check),
+            Cell(r.verdict, TONES[r.verdict]),
+            *(Cell(value(found, r.unit)) for found in (r.claim, r.measured, r.expanded_uncertainty)),
+            Cell(r.text),
         )
         for r in judgement.audit
     ]
     columns = ("check", "answer", "claim", "measured", "U", "what was touched, and what a disagreement would mean")
-    tables = (
-        (_table("What the device says of itself, and what was measured", columns, rows, (2, 3, 4)),) if rows else ()
-    )
-    return Section("audit", "Honesty audit", (LIMITS,), tables)
+    caption = "What the device says of itself, and what was measured"
+    tables = [Table(caption, columns, tuple(rows), frozenset((2, 3, 4)))] if rows else []
+    tried = [
+        (str(c["name"]), str(c["answer"]), c["sheet"] or "-", str(c["by"]))
+        for r in judgement.audit
+        if r.check == "capabilities"
+        for c in r.details.get("capabilities", ())
+    ]
+    if tried:
+        headings = ("function", "answer", "sheet", "by which kernel or call")
+        tables.append(_table("Functions that were tried, beside the sheet", headings, tried, (2,)))
+    return Section("audit", "Honesty audit", (LIMITS,), tuple(tables))
 
 
 def regulation(judgement: Judgement) -> Section:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from ..audit import overall
 from ..verdict import Judgement
 
 FAILED = ("below", "above")
@@ -17,6 +18,7 @@ def write(judgement: Judgement) -> str:
     properties = ElementTree.SubElement(suite, "properties")
     run = judgement.record.run if judgement.record else {}
     facts = {"summary": judgement.summary, "overall": judgement.overall, "decision rule": judgement.rule.text}
+    facts |= {"honesty audit": overall(judgement.audit)}
     facts |= {"run_id": str(run.get("run_id", "")), "incomplete": _incomplete(judgement)}
     for name, value in facts.items():
         ElementTree.SubElement(properties, "property", name=name, value=_text(value))
