@@ -238,8 +238,8 @@ class CudaWorkload:
         # One chunk more than the kernel may touch: it must still hold the poison afterwards.
         guard = 0 if kernel.output_is_sum else kernel.chunk_bytes // np.dtype(kernel.word).itemsize
         output = self._poisoned(1 if kernel.output_is_sum else words + guard, kernel.word)
-        if kernel.output_is_sum:
-            output.data.memset(0, output.nbytes)
+        if kernel.output_is_sum or kernel.output_from_zero:
+            output.data.memset(0, output.nbytes - guard * output.itemsize)
         self._set_arrays([self._cupy.asarray(array) for array in inputs], output, parameter, CHECK_CHUNKS)
         self._run(CHECK_CHUNKS * passes)
         result = output.get()
@@ -276,7 +276,9 @@ class CudaWorkload:
         self._numba_views.clear()
         self._cupy.get_default_memory_pool().free_all_blocks()
         free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
-        array_bytes = min(LARGEST_ARRAY_BYTES, int(free_bytes * RESERVE) // kernel.arrays)
+        array_bytes = int(free_bytes * RESERVE) // kernel.arrays
+        if not kernel.whole_memory:
+            array_bytes = min(LARGEST_ARRAY_BYTES, array_bytes)
         footprint_bytes = footprint_bytes or kernel.footprint_bytes
         if footprint_bytes is not None:
             array_bytes = min(array_bytes, footprint_bytes // kernel.arrays)
