@@ -38,7 +38,7 @@ WIDE_ARCHITECTURES = ("sm_100", "sm_103", "sm_120")
 def places(
     numbers: NDArray[np.uint64], seed: int, array_chunks: int, place_bytes: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """(places, hashes): where accesses `numbers` of a launch go, counted in `place_bytes` from the array's beginning."""
+    """(places, hashes): where accesses `numbers` of a launch go, in units of `place_bytes` from the array's beginning."""
     per_chunk = RANDOM_CHUNK_BYTES // place_bytes
     hashes = mixed(numbers + np.array([seed], dtype=np.uint64))  # arrays wrap silently, scalars warn
     chunk = ((hashes >> np.uint64(32)) * np.uint64(array_chunks)) >> np.uint64(32)

@@ -38,11 +38,12 @@ class SharedAtomic(ArithmeticKernel):
 
     def inputs(self, rng: np.random.Generator, *, timed: bool) -> NDArray[Any]:
         """The places, then each thread's value. Floats are whole and small, so that sums are exact in any order."""
-        if np.dtype(self.output).kind == "f":
+        dtype: Any = self.output
+        if np.dtype(dtype).kind == "f":
             values = rng.integers(1, 5, self.threads) * rng.choice([-1, 1], self.threads)
         else:
-            values = rng.integers(1, np.iinfo(self.output).max, self.threads, dtype=self.output)  # type: ignore[type-var]
-        return np.concatenate([self.places.astype(self.output), values.astype(self.output)])
+            values = rng.integers(1, np.iinfo(dtype).max, self.threads, dtype=dtype)
+        return np.concatenate([self.places.astype(dtype), values.astype(dtype)])
 
 
 class SharedAdd(SharedAtomic):

@@ -1,4 +1,4 @@
-"""What do random, narrow, misaligned and partial accesses cost? Beside whole sectors in order (test_memory, test_cache)."""
+"""What do random, narrow, misaligned and partial accesses cost, beside whole sectors in order?"""
 
 import pytest
 
