@@ -6,6 +6,8 @@ counts whether the machine code does what is declared here, and a rate is (decla
 
 from __future__ import annotations
 
+from .access import ACCESS_KERNELS
+from .atomic import ATOMIC_KERNELS
 from .cache import CACHE_KERNELS
 from .declare import ArithmeticKernel, Check, Kernel, MemoryKernel
 from .latency import LATENCY_KERNELS, ChaseKernel
@@ -19,6 +21,8 @@ KERNELS: tuple[Kernel, ...] = (
     *TENSOR_KERNELS,
     *MEMORY_KERNELS,
     *CACHE_KERNELS,
+    *ACCESS_KERNELS,
+    *ATOMIC_KERNELS,
     *LATENCY_KERNELS,
     *LINK_KERNELS,
 )

@@ -107,7 +107,7 @@ class Model:
     def rate(self, metric):
         """A fake's rates of its own, else CUDA's table; a rate that no table prints is 64 results."""
         if metric in self.rates or metric.startswith("memory."):
-            return self.rates[metric]
+            return self.rates.get(metric, 0.94)
         if metric.startswith(("tensor.", "mma_sync.")):
             return OTHER_RATE
         return 0.99 * (limit(metric, self.compute_capability) or 64)
