@@ -23,6 +23,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from . import segments
+
 FLAT = np.log(1.08)  # neighbouring pieces of the curve that differ by less are one level
 RISE = np.log(1.15)  # two levels differ by at least this
 LEVEL_POINTS, LEVEL_OCTAVES = 3, 0.75  # what a level has at least: a slope cut in pieces is none
@@ -63,14 +65,11 @@ def knees(footprints_bytes: Sequence[float], costs: Sequence[float]) -> list[Kne
 
 
 def _levels(octave: NDArray[Any], logarithm: NDArray[Any]) -> list[tuple[int, int]]:
-    """(first, end) of every plateau: pieces between change points (PELT, squared error), joined where they differ by
-    less than FLAT; wide enough for a level, even, and no slope."""
-    from ruptures import KernelCPD
-
+    """(first, end) of every plateau: pieces between change points (least squares), joined where they differ by less
+    than FLAT; wide enough for a level, even, and no slope."""
     sigma = max(1.4826 * float(np.median(np.abs(np.diff(logarithm)))) / np.sqrt(2), SMALLEST_SIGMA)
     penalty = 4 * np.log(len(logarithm)) * sigma**2  # as sustained.settled_from
-    ends = KernelCPD(kernel="linear", min_size=1).fit_predict(logarithm.reshape(-1, 1), pen=penalty)
-    pieces = _joined(logarithm, [(int(a), int(b)) for a, b in pairwise([0, *ends])])
+    pieces = _joined(logarithm, list(pairwise([0, *segments.ends(logarithm, penalty)])))
     level = [piece for piece in pieces if _is_level(octave, logarithm, *piece)]
     return _joined(logarithm, level)  # what a disturbed point has parted
 

@@ -287,9 +287,16 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
+# Only a number that is written like this can be too large. A record holds a million numbers, and a call for each of
+# them takes longer than all else that reading does.
+_PERHAPS_TOO_LARGE = re.compile(r"[0-9]{19}|[eE]\+?[0-9]{3}")
+_QUICK = json.JSONDecoder(parse_constant=_constant)
+_CAREFUL = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+
+
 def _parse(text: str) -> dict[str, Any]:
     try:
-        line = json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_constant)
+        line = (_CAREFUL if _PERHAPS_TOO_LARGE.search(text) else _QUICK).decode(text)
     except (ValueError, RecursionError) as error:
         # Not str(error): JSON's own position counts this line as line 1.
         raise _LineError(f"it is not valid JSON ({getattr(error, 'msg', error)})") from error
@@ -330,9 +337,9 @@ def _holds(need: _Need, value: object) -> bool:
     if need == "list":
         return isinstance(value, list)
     if need == "list of integers":
-        return isinstance(value, list) and all(type(item) is int for item in value)
+        return isinstance(value, list) and set(map(type, value)) <= {int}
     if need == "list of numbers":
-        return isinstance(value, list) and all(type(item) in (int, float) for item in value)
+        return isinstance(value, list) and set(map(type, value)) <= {int, float}
     return need == "any"
 
 
@@ -678,8 +685,12 @@ class Record:
             The columns `TELEMETRY_COLUMNS`: float64 with NaN where a reading is absent, except
             ``clock_event_reasons``, ``other_processes`` and ``own_process_listed`` (nullable
             Int64) and ``other_pids`` (lists or None); then any further keys of the lines.
-            Without samples the frame is empty and has the same columns.
+            Without samples the frame is empty and has the same columns. Each call gives a frame of its own.
         """
+        return self._telemetry_frame.copy()
+
+    @cached_property
+    def _telemetry_frame(self) -> DataFrame:
         types = dict.fromkeys(TELEMETRY_COLUMNS, "float64") | {
             "clock_event_reasons": "Int64",
             "other_processes": "Int64",
