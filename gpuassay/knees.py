@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -51,17 +52,22 @@ class Knee:
 
 def knees(footprints_bytes: Sequence[float], costs: Sequence[float]) -> list[Knee]:
     """All knees of a curve, smallest first; none where it has too few points or is flat."""
+    return list(_knees(tuple(footprints_bytes), tuple(costs)))
+
+
+@lru_cache(maxsize=16)  # the verdict and the audit ask for the same curves
+def _knees(footprints_bytes: tuple[float, ...], costs: tuple[float, ...]) -> tuple[Knee, ...]:
     order = np.argsort(footprints_bytes, kind="stable")
     footprint, cost = np.asarray(footprints_bytes, float)[order], np.asarray(costs, float)[order]
     if len(cost) < FEWEST_POINTS:
-        return []
+        return ()
     levels = _levels(np.log2(footprint), np.log(cost))
     found = []
     for (start, stop), (following, end) in pairwise(levels):
         before, after = float(np.median(cost[start:stop])), float(np.median(cost[following:end]))
         if np.log(after / before) >= RISE:
             found.append(_knee(footprint[start:end], cost[start:end], before, after))
-    return found
+    return tuple(found)
 
 
 def _levels(octave: NDArray[Any], logarithm: NDArray[Any]) -> list[tuple[int, int]]:

@@ -97,6 +97,7 @@ import re
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -287,16 +288,17 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
-# Only a number that is written like this can be too large. A record holds a million numbers, and a call for each of
+# Only numbers that are written like this can be too large. A record holds a million numbers, and a call for each of
 # them takes longer than all else that reading does.
-_PERHAPS_TOO_LARGE = re.compile(r"[0-9]{19}|[eE]\+?[0-9]{3}")
+_LONG = re.compile(r"[\s:,\[-][0-9]{19}")
+_HIGH = re.compile(r"[eE]\+?[0-9]{3}[0-9]*\s*[,\]}]")
 _QUICK = json.JSONDecoder(parse_constant=_constant)
 _CAREFUL = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
 
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        line = (_CAREFUL if _PERHAPS_TOO_LARGE.search(text) else _QUICK).decode(text)
+        line = (_CAREFUL if _LONG.search(text) or _HIGH.search(text) else _QUICK).decode(text)
     except (ValueError, RecursionError) as error:
         # Not str(error): JSON's own position counts this line as line 1.
         raise _LineError(f"it is not valid JSON ({getattr(error, 'msg', error)})") from error
@@ -316,31 +318,25 @@ def _printable(value: Any) -> Any:
     return value
 
 
+# type(), not isinstance(): a bool is an int to Python, but not a quantity.
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "integer": lambda value: type(value) is int,
+    "number": lambda value: type(value) in (int, float),
+    "positive number": lambda value: type(value) in (int, float) and value > 0,
+    "true or false": lambda value: isinstance(value, bool),
+    "object": lambda value: isinstance(value, dict),
+    "list": lambda value: isinstance(value, list),
+    "list of integers": lambda value: isinstance(value, list) and set(map(type, value)) <= {int},
+    "list of numbers": lambda value: isinstance(value, list) and set(map(type, value)) <= {int, float},
+    "any": lambda value: True,
+}
+
+
 def _holds(need: _Need, value: object) -> bool:
     if isinstance(need, tuple):
         return value in need
-    if need.endswith("?"):
-        return value is None or _holds(need[:-1], value)
-    if need == "text":
-        return isinstance(value, str)
-    # type(), not isinstance(): a bool is an int to Python, but not a quantity.
-    if need == "integer":
-        return type(value) is int
-    if need == "number":
-        return type(value) in (int, float)
-    if need == "positive number":
-        return type(value) in (int, float) and value > 0  # type: ignore[operator]
-    if need == "true or false":
-        return isinstance(value, bool)
-    if need == "object":
-        return isinstance(value, dict)
-    if need == "list":
-        return isinstance(value, list)
-    if need == "list of integers":
-        return isinstance(value, list) and set(map(type, value)) <= {int}
-    if need == "list of numbers":
-        return isinstance(value, list) and set(map(type, value)) <= {int, float}
-    return need == "any"
+    return (value is None and need.endswith("?")) or _HOLDS[need.removesuffix("?")](value)
 
 
 def _require(what: str, fields: dict[str, _Need], holder: object) -> None:
@@ -644,6 +640,8 @@ class Record:
     chain: str = ""
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    # What is computed of this record alone, by the name of what computes it: once, however many ask.
+    derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rounds(self) -> DataFrame:
         """The rounds, one row each, in file order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import sustained
+from .. import stamps, sustained
 from ..metrics import metric
 from ..record import Record
 from ..telemetry import reason_names
@@ -27,12 +27,8 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
         raise MissingData("no SM was timed by itself" if record.run["samples"] == "kept" else _NO_SAMPLES)
     names = list(rounds["metric"])
     name = next((n for n in ("tensor.bf16", "vector.fp32") if n in names), names[0])
-    rates: dict[int, list[float]] = {}
     of_metric = rounds[rounds["metric"] == name]
-    for stamps in zip(of_metric["sm_id"], of_metric["sm_work"], of_metric["sm_cycles"], strict=True):
-        for sm, work, cycles in zip(*stamps, strict=True):
-            rates.setdefault(int(sm), []).append(float(work) / float(cycles))
-    medians = {sm: float(np.median(values)) for sm, values in rates.items()}
+    medians = stamps.by_sm(of_metric["sm_id"], of_metric["sm_work"], of_metric["sm_cycles"])
     width = 16
     grid = np.full((max(medians) // width + 1, width), np.nan)
     middle = float(np.median(list(medians.values())))
