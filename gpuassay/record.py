@@ -97,6 +97,7 @@ import re
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -287,9 +288,17 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
+# Only numbers that are written like this can be too large. A record holds a million numbers, and a call for each of
+# them takes longer than all else that reading does.
+_LONG = re.compile(r"[\s:,\[-][0-9]{19}")
+_HIGH = re.compile(r"[eE]\+?[0-9]{3}[0-9]*\s*[,\]}]")
+_QUICK = json.JSONDecoder(parse_constant=_constant)
+_CAREFUL = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+
+
 def _parse(text: str) -> dict[str, Any]:
     try:
-        line = json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_constant)
+        line = (_CAREFUL if _LONG.search(text) or _HIGH.search(text) else _QUICK).decode(text)
     except (ValueError, RecursionError) as error:
         # Not str(error): JSON's own position counts this line as line 1.
         raise _LineError(f"it is not valid JSON ({getattr(error, 'msg', error)})") from error
@@ -309,31 +318,25 @@ def _printable(value: Any) -> Any:
     return value
 
 
+# type(), not isinstance(): a bool is an int to Python, but not a quantity.
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "integer": lambda value: type(value) is int,
+    "number": lambda value: type(value) in (int, float),
+    "positive number": lambda value: type(value) in (int, float) and value > 0,
+    "true or false": lambda value: isinstance(value, bool),
+    "object": lambda value: isinstance(value, dict),
+    "list": lambda value: isinstance(value, list),
+    "list of integers": lambda value: isinstance(value, list) and set(map(type, value)) <= {int},
+    "list of numbers": lambda value: isinstance(value, list) and set(map(type, value)) <= {int, float},
+    "any": lambda value: True,
+}
+
+
 def _holds(need: _Need, value: object) -> bool:
     if isinstance(need, tuple):
         return value in need
-    if need.endswith("?"):
-        return value is None or _holds(need[:-1], value)
-    if need == "text":
-        return isinstance(value, str)
-    # type(), not isinstance(): a bool is an int to Python, but not a quantity.
-    if need == "integer":
-        return type(value) is int
-    if need == "number":
-        return type(value) in (int, float)
-    if need == "positive number":
-        return type(value) in (int, float) and value > 0  # type: ignore[operator]
-    if need == "true or false":
-        return isinstance(value, bool)
-    if need == "object":
-        return isinstance(value, dict)
-    if need == "list":
-        return isinstance(value, list)
-    if need == "list of integers":
-        return isinstance(value, list) and all(type(item) is int for item in value)
-    if need == "list of numbers":
-        return isinstance(value, list) and all(type(item) in (int, float) for item in value)
-    return need == "any"
+    return (value is None and need.endswith("?")) or _HOLDS[need.removesuffix("?")](value)
 
 
 def _require(what: str, fields: dict[str, _Need], holder: object) -> None:
@@ -651,6 +654,8 @@ class Record:
     chain: str = ""
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    # What is computed of this record alone, by the name of what computes it: once, however many ask.
+    derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def mig(self) -> bool:
@@ -697,8 +702,12 @@ class Record:
             The columns `TELEMETRY_COLUMNS`: float64 with NaN where a reading is absent, except
             ``clock_event_reasons``, ``other_processes`` and ``own_process_listed`` (nullable
             Int64) and ``other_pids`` (lists or None); then any further keys of the lines.
-            Without samples the frame is empty and has the same columns.
+            Without samples the frame is empty and has the same columns. Each call gives a frame of its own.
         """
+        return self._telemetry_frame.copy()
+
+    @cached_property
+    def _telemetry_frame(self) -> DataFrame:
         types = dict.fromkeys(TELEMETRY_COLUMNS, "float64") | {
             "clock_event_reasons": "Int64",
             "other_processes": "Int64",

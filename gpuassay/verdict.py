@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, audit, calibration, contention, hierarchy, measured, sustained
+from . import agreement, audit, calibration, contention, hierarchy, measured, stamps, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -240,6 +240,12 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
 
 def measurements(record: Record) -> list[tuple[str, Measured]]:
     """Every metric of a record with its measured values; CUDA C++ where both toolchains measured."""
+    if "measurements" not in record.derived:
+        record.derived["measurements"] = _measurements(record)
+    return list(record.derived["measurements"])
+
+
+def _measurements(record: Record) -> list[tuple[str, Measured]]:
     if record.run["samples"] != "kept":
         claimed = record.claims.get("count.sm")
         found = [("count.sm", Measured(claimed, conditions="as the device claims; nothing here counted them"))]
@@ -251,7 +257,7 @@ def measurements(record: Record) -> list[tuple[str, Measured]]:
     telemetry = record.telemetry()
     rounds = contention.clean(sustained.plain(record.rounds()), telemetry)
     # A chase runs on as few SMs as its question needs: it says nothing of how many there are.
-    seen = {int(sm) for ids in rounds[rounds["work_unit"] != "load"]["sm_id"] for sm in ids}
+    seen = stamps.sms(rounds[rounds["work_unit"] != "load"]["sm_id"])
     found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
     for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
         of_metric = rounds[rounds["metric"] == name]

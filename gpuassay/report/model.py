@@ -36,21 +36,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`numeric` are the columns aligned at their ends; the first column heads its row."""
+    """`numeric` are the columns aligned at their ends; the first column heads its row. `note`: the last column is
+    long, and may stand under its row."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numeric: frozenset[int] = frozenset()
+    note: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing as SVG, with the words that stand for it; or, where it cannot be drawn, the reason."""
+    """A drawing as SVG, with the words that stand for it and how to read it; or, where it cannot be drawn, the reason."""
 
     title: str
     alternative: str
     svg: str | None = None
+    reading: str = ""
 
 
 @dataclass(frozen=True)
