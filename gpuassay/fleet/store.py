@@ -216,7 +216,11 @@ def _pieces(path: Path, wanted: Any) -> Iterator[Any]:
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted.names, use_threads=False):
-                yield _fitted(pa.Table.from_batches([batch]), wanted)
+                table = _fitted(pa.Table.from_batches([batch]), wanted)
+                table.validate(full=True)  # a file from elsewhere may hold text that is no UTF-8
+                if any(table[name].null_count for name in ("run_id", "metric") if name in wanted.names):
+                    raise pa.ArrowInvalid("a row without a run or a metric")
+                yield table
     except FileNotFoundError:
         return
     except (OSError, pa.ArrowException) as error:
