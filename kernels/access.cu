@@ -115,8 +115,8 @@ memory_random_update(ARGUMENTS, unsigned long long *table, unsigned long long se
     });
 }
 
-// The first 16 bytes of every sector of 32; the rest must stay as it was. Memory with ECC protects whole sectors or
-// more, so a part of one costs a read. Only what is stored is counted: 65,536 B a chunk of 128 KiB.
+// The first 16 bytes of every sector of 32; the rest must stay as it was. Where ECC protects whole sectors or
+// more, a part of one may cost a read. Only what is stored is counted: 65,536 B a chunk of 128 KiB.
 extern "C" __global__ void __launch_bounds__(threads, 2)
 memory_write_partial(ARGUMENTS, uint4 *target, unsigned seed) {
     CHUNK_LOOP({

@@ -1,9 +1,9 @@
 """memory.random, .random_update, .write.partial, and reads by width and alignment: declarations and references for
 access.cu.
 
-Bytes are those that the threads ask for. A sector is 32 bytes, the least that L2 fetches or stores (Nsight Compute,
-Profiling Guide, "Memory Tables"); a miss may fetch more (cudaLimitMaxL2FetchGranularity, which stays as found), and
-memory with ECC stores part of a sector by reading the rest.
+Bytes are those that the threads ask for. A sector is an aligned 32 bytes, the least that L2 fetches (Nsight Compute,
+Profiling Guide); a miss may fetch more (cudaLimitMaxL2FetchGranularity, which stays as found), and memory with ECC may
+have to read the rest of a sector of which a part is stored.
 
 memory.random: 32-byte sectors at random places of nearly the whole memory. Reads per second are its bytes over 32.
 
@@ -38,7 +38,7 @@ WIDE_ARCHITECTURES = ("sm_100", "sm_103", "sm_120")
 def places(
     numbers: NDArray[np.uint64], seed: int, array_chunks: int, place_bytes: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """(places, hashes): where accesses `numbers` of a launch go, in units of `place_bytes` from the array's beginning."""
+    """(places, hashes): where accesses `numbers` of a launch go, in units of `place_bytes` from the array's start."""
     per_chunk = RANDOM_CHUNK_BYTES // place_bytes
     hashes = mixed(numbers + np.array([seed], dtype=np.uint64))  # arrays wrap silently, scalars warn
     chunk = ((hashes >> np.uint64(32)) * np.uint64(array_chunks)) >> np.uint64(32)
