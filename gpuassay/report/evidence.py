@@ -297,9 +297,9 @@ def budget(judgement: Judgement) -> Section:
         for term in v.budget:
             about[term.name, term.evaluation, term.distribution, term.source] = v.metric
     text = (
-        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a result is "
-        "k times the root of the sum of squares of its own terms. Metrics that are held against a limit stand here; the "
-        "JSON output has the budget of every one."
+        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a "
+        "result is k times the root of the sum of squares of its own terms. Metrics that are held against a limit "
+        "stand here; the JSON output has the budget of every one."
     )
     if not rows:
         return Section("budget", "Uncertainty budget", (text,))
