@@ -129,7 +129,8 @@ def _slow_sms(ours: DataFrame) -> str | None:
     """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less, as in a chase."""
     import numpy as np
 
-    if ours["work_unit"].iloc[0] in ("B", "load"):
+    handed_out = str(ours["metric"].iloc[0]).startswith(("memory.", "atomic.global."))
+    if handed_out or ours["work_unit"].iloc[0] in ("B", "load"):
         return None
     medians = stamps.by_sm(ours["sm_id"], ours["sm_work"], ours["sm_cycles"])
     typical = float(np.median(list(medians.values())))

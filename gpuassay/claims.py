@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -19,11 +20,14 @@ __all__ = [
     "device_count",
     "driver_version",
     "first_supported",
+    "mig_instance",
+    "mig_instances",
     "nvml_claims",
     "nvml_index_of_uuid",
     "open_nvml",
 ]
 
+PCI_DEVICES = Path("/sys/bus/pci/devices")  # Linux: sysfs-bus-pci
 # How NVML and its Python binding say "not on this product, in this virtual machine, to this user,
 # or with this driver".  Names, since older bindings lack some.
 _UNSUPPORTED = (
@@ -126,7 +130,29 @@ def driver_version() -> str | None:
 
 def _uuid_digits(uuid: str | bytes) -> str:
     text = uuid.hex() if isinstance(uuid, bytes) else uuid
-    return text.lower().removeprefix("gpu-").replace("-", "")
+    return text.lower().removeprefix("gpu-").removeprefix("mig-").replace("-", "")
+
+
+def mig_instances(nvml: Any, handle: Any) -> list[tuple[Any, str]]:
+    """(handle, UUID "MIG-...") of a GPU's MIG instances; empty where MIG is off or unknown to this GPU."""
+    try:
+        mode = first_supported(nvml, ("nvmlDeviceGetMigMode",), handle)
+        most = first_supported(nvml, ("nvmlDeviceGetMaxMigDeviceCount",), handle)
+    except nvml.NVMLError:
+        return []
+    found = []
+    for place in range(most[1] if mode and mode[1][0] and most else 0):
+        with contextlib.suppress(nvml.NVMLError):  # an empty place
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+            found.append((instance, str(nvml.nvmlDeviceGetUUID(instance))))
+    return found
+
+
+def mig_instance(nvml: Any, handle: Any, uuid: str | None) -> tuple[Any, str] | None:
+    """The MIG instance with this UUID, or the only one that there is; None without MIG, or where it cannot be told."""
+    instances = mig_instances(nvml, handle)
+    named = [found for found in instances if uuid is not None and _uuid_digits(found[1]) == _uuid_digits(uuid)]
+    return named[0] if named else instances[0] if len(instances) == 1 else None
 
 
 def nvml_index_of_uuid(uuid: str | bytes) -> int:
@@ -134,11 +160,12 @@ def nvml_index_of_uuid(uuid: str | bytes) -> int:
 
     Args:
         uuid: "GPU-..." as NVML and nvidia-smi print it, with or without prefix and hyphens in
-            either case, or the 16 bytes that CUDA gives.
+            either case, or the 16 bytes that CUDA gives. A MIG instance's ("MIG-...") stands for
+            the GPU that it is part of.
 
     Raises:
         NoDriver: there is no NVIDIA driver to ask.
-        LookupError: no GPU has this UUID (a MIG instance's UUID is not a GPU's).
+        LookupError: no GPU and no MIG instance has this UUID.
     """
     wanted = _uuid_digits(uuid)
     with _opened() as nvml:
@@ -146,7 +173,8 @@ def nvml_index_of_uuid(uuid: str | bytes) -> int:
             # One lost GPU must not make the others unreachable.
             with contextlib.suppress(nvml.NVMLError):
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                if _uuid_digits(nvml.nvmlDeviceGetUUID(handle)) == wanted:
+                uuids = [nvml.nvmlDeviceGetUUID(handle), *(uuid for _, uuid in mig_instances(nvml, handle))]
+                if wanted in map(_uuid_digits, uuids):
                     return index
     raise LookupError(f"NVML sees no GPU with the UUID {uuid!r}.")
 
@@ -292,11 +320,53 @@ def _nvlink_claims(nvml: Any, handle: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def nvml_claims(index: int) -> list[dict[str, Any]]:
-    """Everything that NVML claims about one GPU.
+def _mig_claims(nvml: Any, instance: Any, uuid: str, claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The GPU's claims, with those of its parts replaced by the instance's own: UUID, SMs and memory."""
+    of_gpu = {claim["quantity"]: claim for claim in claims}
+    rows = [claim for claim in claims if claim["quantity"] not in ("uuid", "memory.size", "count.core")]
+    rows.append({"quantity": "uuid", "value": uuid, "unit": None, "source": "nvmlDeviceGetUUID"})
+    if "uuid" in of_gpu:
+        rows.append(of_gpu["uuid"] | {"quantity": "mig.gpu_uuid"})
+    with contextlib.suppress(nvml.NVMLError):
+        memory = first_supported(nvml, ("nvmlDeviceGetMemoryInfo",), instance)
+        if memory is not None:
+            rows.append({"quantity": "memory.size", "value": int(memory[1].total), "unit": "B", "source": memory[0]})
+    with contextlib.suppress(nvml.NVMLError):
+        answer = first_supported(nvml, ("nvmlDeviceGetAttributes_v2", "nvmlDeviceGetAttributes"), instance)
+        if answer is not None:
+            sms, size_bytes = int(answer[1].multiprocessorCount), int(answer[1].memorySizeMB) * 2**20
+            rows.append({"quantity": "mig.count.sm", "value": sms, "unit": "1", "source": answer[0]})
+            rows.append({"quantity": "mig.memory.size", "value": size_bytes, "unit": "B", "source": answer[0]})
+    return rows
+
+
+def config_claims(bus_id: str, root: Path = PCI_DEVICES) -> list[dict[str, Any]]:
+    """PCI ids as the kernel read them from the device's configuration space, not through NVIDIA's driver.
+
+    `bus_id` such as "00000000:01:00.0" names the device. Absent: not shown here, as in some containers.
+    """
+    domain, _, rest = bus_id.lower().partition(":")
+    folder = root / f"{domain[-4:]}:{rest}"
+    rows: list[dict[str, Any]] = []
+    for quantity, vendor, device in (
+        ("pci.config.device_id", "vendor", "device"),
+        ("pci.config.subsystem_id", "subsystem_vendor", "subsystem_device"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            numbers = [int((folder / name).read_text(encoding="ascii"), 16) for name in (vendor, device)]
+            value = ":".join(f"{number:04x}" for number in numbers)
+            source = f"/sys/bus/pci/devices/*/{vendor}, {device}"
+            rows.append({"quantity": quantity, "value": value, "unit": None, "source": source})
+    return rows
+
+
+def nvml_claims(index: int, uuid: str | None = None) -> list[dict[str, Any]]:
+    """Everything that NVML claims about one GPU, or about one MIG instance of it.
 
     Args:
         index: NVML's index.
+        uuid: the instance's UUID, where MIG is on; then ``uuid`` and ``memory.size`` are the
+            instance's, ``mig.count.sm`` and ``mig.memory.size`` what its attributes promise.
 
     Returns:
         Rows {"quantity", "value", "unit", "source"}, ready for a record's ``device`` line: SI
@@ -327,4 +397,10 @@ def nvml_claims(index: int) -> list[dict[str, Any]]:
                 value = convert(answer[1])
                 if value != "":
                     claims.append({"quantity": quantity, "value": value, "unit": unit, "source": answer[0]})
+        with contextlib.suppress(nvml.NVMLError, AttributeError):
+            bus_id = nvml.nvmlDeviceGetPciInfo(handle).busId
+            claims += config_claims(bus_id.decode() if isinstance(bus_id, bytes) else str(bus_id))
+        instance = mig_instance(nvml, handle, uuid)
+        if instance is not None:
+            claims = _mig_claims(nvml, *instance, claims)
         return claims + _nvlink_claims(nvml, handle)

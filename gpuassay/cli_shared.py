@@ -62,8 +62,14 @@ def speaker(lang: str) -> Callable[[str], str]:
 
 
 def exit_code(judgement: Judgement, require: str) -> int:
-    """The worse of what is required: capability alone, or delivery too."""
+    """The worse of what is required: capability alone, or delivery too; and honesty where the run's profile is
+    audit."""
+    from .audit import inconsistent
+
     words = [judgement.overall] + ([judgement.overall_delivered] if require == "delivered" else [])
+    audited = judgement.record is not None and judgement.record.run["profile"] == "audit"
+    if audited and inconsistent(judgement.audit):
+        return DIFFERS
     for word in ("does not conform", "inconclusive"):
         if word in words:
             return EXIT_CODES[word]

@@ -61,7 +61,12 @@ class CudaDevice:
         cupy.cuda.Device(ordinal).use()
         self._properties = runtime.getDeviceProperties(ordinal)
         self._uuid = _uuid_text(self._properties["uuid"])
-        self.nvml_index = nvml_index_of_uuid(self._uuid)
+        try:
+            self.nvml_index = nvml_index_of_uuid(self._uuid)
+        except LookupError as error:
+            raise DeviceError(
+                f"CUDA has a device that NVML does not know, so nothing can be read of it: {error}"
+            ) from error
         self.name = self._properties["name"].decode()
         self.compute_capability = f"{self._properties['major']}.{self._properties['minor']}"
         self.sm_count = int(self._properties["multiProcessorCount"])
@@ -75,7 +80,7 @@ class CudaDevice:
         """NVML's claims, then the CUDA runtime's."""
         from cupy.cuda import runtime
 
-        rows = nvml_claims(self.nvml_index)
+        rows = nvml_claims(self.nvml_index, self._uuid)
         attribute = runtime.deviceGetAttribute
         ordinal = self._cupy.cuda.Device().id
         for quantity, value, unit, source in (
@@ -104,7 +109,7 @@ class CudaDevice:
 
     def sensors(self) -> NvmlSensors:
         """NVML's sensors of this device."""
-        return NvmlSensors(self.nvml_index)
+        return NvmlSensors(self.nvml_index, self._uuid)
 
     def mark(self) -> float:
         """See Device.mark. Two events take turns, so each elapsed time is short: cudaEventElapsedTime returns
@@ -150,10 +155,15 @@ class CudaDevice:
         if architecture is None:
             raise DeviceError(f"no {kernel.metric} kernel for compute capability {self.compute_capability}")
         workload = self._workload(kernel, architecture, sms)
-        workload.check = workload.run_check(self._rng)
-        if workload.check.passed:
-            workload.allocate(self._rng, data, footprint_bytes)
-            workload.size_and_warm_up(round_s)
+        try:
+            workload.check = workload.run_check(self._rng)
+            if workload.check.passed:
+                workload.allocate(self._rng, data, footprint_bytes)
+                workload.size_and_warm_up(round_s)
+        except MemoryError as error:  # CuPy's OutOfMemoryError is one
+            error = error.with_traceback(None)  # its frames hold the arrays that were taken so far
+            workload.close()
+            raise DeviceError(f"out of memory, what was taken is free again: {error}") from error
         return workload
 
     def _workload(self, kernel: Kernel, architecture: str, sms: int | None) -> CudaWorkload:
@@ -161,6 +171,10 @@ class CudaDevice:
             from .cuda_chase import ChaseWorkload
 
             return ChaseWorkload(self, kernel, architecture)
+        if isinstance(kernel, MemoryKernel) and kernel.host_memory:
+            from .cuda_mapped import MappedWorkload
+
+            return MappedWorkload(self, kernel, architecture, sms or self.sm_count)
         return CudaWorkload(self, kernel, architecture, sms or self.sm_count)
 
     def function_beside(self, kernel: Kernel, architecture: str, symbol: str) -> Any:
@@ -202,16 +216,27 @@ class CudaWorkload:
         self._cupy = device._cupy
         self._function, code = device.load(kernel, architecture)
         self.cubin_sha256, self.compiler = code.sha256, code.compiler
-        self._blocks = sms * kernel.blocks_per_sm
+        self._blocks = sms * kernel.blocks_per_sm // kernel.cluster * kernel.cluster  # whole clusters
+        self._shared_bytes = self._fill_sm() if kernel.fills_sm else 0
         self._stamps = self._cupy.zeros((LAUNCHES_KEPT, self._blocks, 6), dtype=np.uint64)
         self._counter = self._cupy.zeros(1, dtype=np.uint32)
         self._arguments: tuple[Any, ...] = ()
         self._numba_views: dict[tuple[int, int, str], Any] = {}
         self._iterations = 0
         self._array_chunks = 0
-        self.footprint_bytes = 0
+        self.footprint_bytes = self.wanted_bytes = 0
         self.launches: list[int] = []
         self.check = Check(False, float("inf"), "not run")
+
+    def _fill_sm(self, static_bytes: int = 0) -> int:
+        """Lets the kernel have all the shared memory that a block can ask for, and returns what is left of it beside
+        `static_bytes`: the dynamic shared memory of a launch."""
+        runtime = self._cupy.cuda.runtime
+        optin = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
+        most = int(runtime.deviceGetAttribute(optin, self._cupy.cuda.Device().id))
+        self._function.preferred_shared_memory_carveout = 100
+        self._function.max_dynamic_shared_size_bytes = most - static_bytes
+        return most - static_bytes
 
     # -- correctness, on small data ----------------------------------------------------------------------
 
@@ -228,21 +253,22 @@ class CudaWorkload:
         self._arguments = (self._cupy.asarray(inputs), output)
         self._run(kernel.check_iterations)
         expected, bound = kernel.reference(inputs, kernel.check_iterations)
-        return Check.compare(output.get().reshape(self._blocks, -1), expected, bound)
+        return Check.compare(output.get().reshape(self._blocks // kernel.cluster, -1), expected, bound)
 
     def _check_memory(self, kernel: MemoryKernel, rng: np.random.Generator) -> Check:
         passes = 2
         words = CHECK_CHUNKS * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
-        inputs = [_random_words(rng, words, kernel.word) for _ in range(kernel.input_arrays)]
+        inputs = [random_words(rng, words, kernel.word) for _ in range(kernel.input_arrays)]
         parameter = kernel.parameter(rng)
         # One chunk more than the kernel may touch: it must still hold the poison afterwards.
         guard = 0 if kernel.output_is_sum else kernel.chunk_bytes // np.dtype(kernel.word).itemsize
-        output = self._poisoned(1 if kernel.output_is_sum else words + guard, kernel.word)
-        if kernel.output_is_sum:
-            output.data.memset(0, output.nbytes)
-        self._set_arrays([self._cupy.asarray(array) for array in inputs], output, parameter, CHECK_CHUNKS)
+        sums = kernel.output_is_sum
+        output = self._cupy.zeros(1, dtype=kernel.word) if sums else self._output(words + guard, kernel.word)
+        if kernel.output_from_zero:
+            output.data.memset(0, output.nbytes - guard * output.itemsize)
+        self._set_arrays([self._placed(array) for array in inputs], output, parameter, CHECK_CHUNKS)
         self._run(CHECK_CHUNKS * passes)
-        result = output.get()
+        result = self._read_back(output)
         if guard and not (result[-guard:].view(np.uint8) == 0xFF).all():
             return Check(False, float("inf"), "wrote beyond the end of its array")
         taken = int(self._stamps[0].get()[:, ITERATIONS].sum())
@@ -250,6 +276,18 @@ class CudaWorkload:
             return Check(False, float("inf"), f"{taken} chunks done of {CHECK_CHUNKS * passes}")
         expected, bound = kernel.reference(inputs, parameter, words, passes)
         return Check.compare(result[: expected.size], expected, bound)
+
+    # Where a streaming kernel's arrays lie, and how their contents come back.
+
+    def _placed(self, array: NDArray[Any]) -> Any:
+        return self._cupy.asarray(array)
+
+    def _output(self, count: int, dtype: Any) -> Any:
+        return self._poisoned(count, dtype)
+
+    def _read_back(self, array: Any) -> NDArray[Any]:
+        result: NDArray[Any] = array.get()
+        return result
 
     def _poisoned(self, count: int, dtype: Any) -> Any:
         array = self._cupy.empty(count, dtype=dtype)
@@ -265,7 +303,8 @@ class CudaWorkload:
     # -- the timed launches ------------------------------------------------------------------------------
 
     def allocate(self, rng: np.random.Generator, data: Data, footprint_bytes: int | None = None) -> None:
-        """Replaces the small check data by what is timed."""
+        """Replaces the small check data by what is timed. Raises DeviceError where less than half of `footprint_bytes`
+        fits."""
         kernel = self._kernel
         if isinstance(kernel, ArithmeticKernel):
             output = self._arguments[1]
@@ -275,11 +314,15 @@ class CudaWorkload:
         self._arguments = ()
         self._numba_views.clear()
         self._cupy.get_default_memory_pool().free_all_blocks()
-        free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
-        array_bytes = min(LARGEST_ARRAY_BYTES, int(free_bytes * RESERVE) // kernel.arrays)
-        footprint_bytes = footprint_bytes or kernel.footprint_bytes
+        free_bytes, total_bytes = self._cupy.cuda.runtime.memGetInfo()
+        fits = int(free_bytes * RESERVE)
+        usual = int(total_bytes * RESERVE)
+        if not kernel.whole_memory:
+            usual = min(LARGEST_ARRAY_BYTES * kernel.arrays, usual)
+        self.wanted_bytes = footprint_bytes or kernel.footprint_bytes or usual
         if footprint_bytes is not None:
-            array_bytes = min(array_bytes, footprint_bytes // kernel.arrays)
+            refuse_half(footprint_bytes, free_bytes, fits)
+        array_bytes = min(self.wanted_bytes, fits) // kernel.arrays
         chunks = max(1, array_bytes // kernel.chunk_bytes)
         words = chunks * kernel.chunk_bytes // np.dtype(kernel.word).itemsize
         arrays = [self._random_array(words, kernel.word, rng) for _ in range(kernel.arrays)]
@@ -365,7 +408,7 @@ class CudaWorkload:
         if kernel.toolchain == "numba":
             self._function[self._blocks, kernel.threads](*(self._numba_view(a) for a in arguments))
         else:
-            self._function((self._blocks,), (kernel.threads,), arguments)
+            self._function((self._blocks,), (kernel.threads,), arguments, shared_mem=self._shared_bytes)
 
     def _numba_view(self, argument: Any) -> Any:
         """A CuPy array as Numba's flat one, made once: making it takes longer than the launch."""
@@ -379,6 +422,14 @@ class CudaWorkload:
         return self._numba_views[key]
 
 
+def refuse_half(wanted_bytes: int, free_bytes: int, fits: int) -> None:
+    """Raises DeviceError where less than half of a footprint fits: that would be another point of the curve."""
+    if fits < wanted_bytes / 2:
+        raise DeviceError(
+            f"needs {wanted_bytes} B of device memory; {free_bytes} B are free, of which {fits} B are used"
+        )
+
+
 def _operands(random: NDArray[Any], data: Data) -> NDArray[Any]:
     """`random` as it is, or an array like it that holds one value, or zeros."""
     if data == "zeros":
@@ -386,7 +437,8 @@ def _operands(random: NDArray[Any], data: Data) -> NDArray[Any]:
     return np.full_like(random, random.flat[0]) if data == "one value" else random
 
 
-def _random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:
+def random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:
+    """Floats in [1, 2), or integers of any value."""
     if np.dtype(dtype).kind == "f":
         return rng.uniform(1, 2, count).astype(dtype)
     return rng.integers(0, 2 ** (8 * np.dtype(dtype).itemsize), count, dtype=dtype)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda import RESERVE, WARM_UP_S, CudaWorkload
+from .cuda import RESERVE, WARM_UP_S, CudaWorkload, refuse_half
 from .device import Data, DeviceError
 from .kernels import ChaseKernel, Check
 from .kernels.cycle import half_bits, order, placed, successors
@@ -38,16 +38,10 @@ class ChaseWorkload(CudaWorkload):
         self._chase, self._seed = kernel, 0
         self._memory: Any = None
         self._cursor = self._cupy.zeros(self._blocks, dtype=np.uint64)
-        self._shared_bytes = 0
         if kernel.toolchain == "cuda c++":
             self._function.preferred_shared_memory_carveout = 0  # all of the SM's memory that may be L1 is L1
         if kernel.blocks != 1:  # no two blocks find room on one SM, not even those of a cluster
-            runtime = self._cupy.cuda.runtime
-            optin = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
-            most = int(runtime.deviceGetAttribute(optin, self._cupy.cuda.Device().id))
-            self._shared_bytes = most - STATIC_BYTES
-            self._function.preferred_shared_memory_carveout = 100
-            self._function.max_dynamic_shared_size_bytes = self._shared_bytes
+            self._shared_bytes = self._fill_sm(STATIC_BYTES)
 
     # -- correctness -------------------------------------------------------------------------------------
 
@@ -139,8 +133,8 @@ class ChaseWorkload(CudaWorkload):
         self._cupy.get_default_memory_pool().free_all_blocks()
         free_bytes, _ = self._cupy.cuda.runtime.memGetInfo()
         fits = int(free_bytes * RESERVE)
-        if fits < wanted / 2:
-            raise DeviceError(f"needs {wanted} B of device memory; {free_bytes} B are free, of which {fits} B are used")
+        refuse_half(wanted, free_bytes, fits)
+        self.wanted_bytes = wanted
         slots = max(1, min(wanted, fits) // kernel.stride_bytes)
         try:
             self._build(slots, rng)

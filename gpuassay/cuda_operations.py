@@ -20,7 +20,6 @@ SHARE_OF_FREE = 0.4  # of the device's free memory that one buffer may take
 BATCH = 100  # calls per round of a cheap operation: host clocks read in some 50 ns
 ALLOCATION_BYTES = 2**20
 GRAPH_NODES = 1000
-MAPPED_BLOCKS, MAPPED_THREADS = 528, 256  # 4 blocks on each of 132 SMs: enough requests in flight for any link
 
 
 class CudaOperation:
@@ -33,8 +32,10 @@ class CudaOperation:
         work_unit: str,
         free: list[Callable[[], Any]],
         ready: Callable[[], Any],
+        about: dict[str, Any] | None = None,
     ) -> None:
         self._run, self.work, self.work_unit, self._free, self._ready = run, work, work_unit, free, ready
+        self.about = about or {}
 
     def run(self) -> None:
         """See Operation.run. Raises DeviceError."""
@@ -65,18 +66,21 @@ def _build(name: str, toolchain: str, free: list[Callable[[], Any]]) -> CudaOper
 
     run: Callable[[], None]
     ready: Callable[[], Any] = runtime.deviceSynchronize
+    about: dict[str, Any] = {}
     family, _, rest = name.partition(".")
     if family == "pcie":
         run, work, unit = _transfer(rest, free)
     elif family == "peer":
-        run, work, unit = _peer(rest, free)
+        from .cuda_peers import peers
+
+        run, work, unit, about = peers(rest, free)
     elif family == "launch":
         run, work, unit, ready = _launch(rest, toolchain, free)
     else:
         raise DeviceError(f"there is no operation {name!r}")
     run()  # once untimed: pages touched, pools filled, kernels loaded
     ready()
-    return CudaOperation(run, work, unit, free, ready)
+    return CudaOperation(run, work, unit, free, ready, about)
 
 
 def _translated(call: Callable[[], Any]) -> Any:
@@ -101,7 +105,7 @@ def _release(free: list[Callable[[], Any]]) -> None:
 
 
 def _transfer(rest: str, free: list[Callable[[], Any]]) -> tuple[Callable[[], None], float, str]:
-    """h2d, d2h, both; then .pageable, .mapped or .latency (pinned otherwise)."""
+    """h2d, d2h, both; then .pageable or .latency (pinned otherwise)."""
     from cupy.cuda import runtime
 
     direction, _, way = rest.partition(".")
@@ -112,8 +116,6 @@ def _transfer(rest: str, free: list[Callable[[], Any]]) -> tuple[Callable[[], No
         size = min(TRANSFER_BYTES, int(free_bytes * SHARE_OF_FREE)) // 4096 * 4096
         if size == 0:
             raise DeviceError(f"only {free_bytes} bytes of device memory are free: stop what holds it")
-    if way == "mapped":
-        return _mapped(direction, size, free), size, "B"
     if direction == "both":
         down, up = _copy("h2d", size, False, free), _copy("d2h", size, False, free)
 
@@ -165,24 +167,6 @@ def _pinned(size: int, flags: int, free: list[Callable[[], Any]]) -> int:
     return host
 
 
-def _mapped(direction: str, size: int, free: list[Callable[[], Any]]) -> Callable[[], None]:
-    """A kernel that reads or writes pinned host memory; with unified addressing (every 64-bit system) the host's
-    pointer is the device's."""
-    from cupy.cuda import runtime
-
-    host = _pinned(size, runtime.hostAllocMapped, free)
-    sink = runtime.malloc(4)
-    free.append(lambda: runtime.free(sink))
-    free.append(runtime.deviceSynchronize)
-    count = np.uint64(size // 16)
-    arguments: tuple[Any, ...]
-    if direction == "h2d":
-        function, arguments = _function("mapped_read"), (np.uint64(host), count, np.uint64(sink))
-    else:
-        function, arguments = _function("mapped_write"), (np.uint64(host), count)
-    return lambda: function((MAPPED_BLOCKS,), (MAPPED_THREADS,), arguments)
-
-
 # -- kernels -------------------------------------------------------------------------------------------------
 
 
@@ -221,12 +205,3 @@ def _launch(
 def _empty_launch() -> Callable[[], None]:
     function = _function("nothing")
     return lambda: function((1,), (32,), ())
-
-
-# -- peers ---------------------------------------------------------------------------------------------------
-
-
-def _peer(rest: str, free: list[Callable[[], Any]]) -> tuple[Callable[[], None], float, str]:
-    from .cuda_peers import peer_copies
-
-    return peer_copies(rest, free)

@@ -27,6 +27,10 @@ class DeviceError(Exception):
     """The GPU or its driver cannot do what was asked. One sentence: what, and what to do."""
 
 
+class CheckFailed(DeviceError):
+    """A kernel computed something wrong, so that it has no rate."""
+
+
 @dataclass(frozen=True)
 class Mark:
     """One reading of a device's clocks, taken when all earlier work had finished.
@@ -47,6 +51,7 @@ class Workload(Protocol):
     compiler: str
     architecture: str
     footprint_bytes: int  # of all large arrays together; 0 for kernels with resident operands
+    wanted_bytes: int  # what that would be if nobody else held any of the device's memory
     launches: list[int]  # for each launch, how many marks the device had taken before it
 
     def launch(self) -> None:
@@ -64,6 +69,7 @@ class Operation(Protocol):
 
     work: float  # done by one run, in work_unit: "B", or "1" for calls
     work_unit: str
+    about: dict[str, Any]  # more of the record's kernel line than the module that built it, where there is more
 
     def run(self) -> None:
         """Does it once; a transfer may still be under way afterwards. Raises DeviceError."""

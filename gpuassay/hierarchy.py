@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .sheets import Sheet
 
 LATENCY, BANDWIDTH, TRANSLATION, ALL_SMS = "latency.memory", "memory.read", "latency.tlb", "latency.l2.all_sms"
+WRITING = "memory.write"  # a curve to look at: no size is found in it
 LARGEST_L1_BYTES, LARGEST_L2_BYTES = 2**20, 2**29  # between every L1 and every L2; beyond every L2
 ACCURACY = 0.10  # of a size found this way: a claim may lie this much outside the interval and still agree
 
@@ -66,7 +67,8 @@ class Size:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """What a record's curves say; `sm_map` is each SM's L2 latency over the mean of all SMs, by SM number."""
+    """What a record's curves say; `sm_map` is each SM's L2 latency over the mean of all SMs, by SM number: as private
+    as a serial number, and in no report."""
 
     points: tuple[Point, ...]
     sizes: tuple[Size, ...]
@@ -84,11 +86,12 @@ def of_record(record: Record, sheet: Sheet) -> Hierarchy | None:
 
 
 def curve_points(rounds: DataFrame) -> list[Point]:
-    """Every point of the three curves, by curve and footprint; a metric without variants is no curve."""
+    """Every point of the curves, by curve and footprint; a metric without variants is no curve."""
     if "variant" not in rounds or "footprint_bytes" not in rounds:
         return []
     found = []
-    ours = rounds[(rounds["toolchain"] == "cuda c++") & rounds["metric"].isin((LATENCY, BANDWIDTH, TRANSLATION))]
+    curves = (LATENCY, BANDWIDTH, TRANSLATION, WRITING)
+    ours = rounds[(rounds["toolchain"] == "cuda c++") & rounds["metric"].isin(curves)]
     for name, group in ours.groupby("metric", sort=False):
         variants = group["variant"].fillna("").astype(str)
         if not variants.str.endswith(" B").any():
@@ -140,7 +143,7 @@ def compared(found: list[Size], record: Record, sheet: Sheet) -> list[Size]:
     for size in found:
         if size.level == "L2" and claimed:
             size = replace(size, claimed_bytes=float(claimed), claim_agrees=agrees(size, float(claimed)))
-        if size.level == "L2" and quantity is not None and record.claims.get("mig.mode") != "enabled":
+        if size.level == "L2" and quantity is not None and not record.mig:
             binary = 1.0 if "i" in quantity.unit else 2**20 / 1e6
             same = agrees(size, quantity.si) or agrees(size, quantity.si * binary)
             size = replace(size, published_bytes=quantity.si, published_text=quantity.text, sheet_agrees=same)
@@ -186,6 +189,15 @@ def sm_map(record: Record) -> dict[int, float]:
     medians = stamps.by_sm(rounds["sm_id"], rounds["sm_cycles"], rounds["sm_work"])
     mean = float(np.mean(list(medians.values()))) if medians else 1.0
     return {sm: value / mean for sm, value in medians.items()}
+
+
+def spread(of_sms: dict[int, float]) -> str:
+    """The nearest and the farthest SM of a map, in words."""
+    near, far = min(of_sms, key=of_sms.__getitem__), max(of_sms, key=of_sms.__getitem__)
+    return (
+        f"L2 latency of {len(of_sms)} SMs: nearest SM {near} ({of_sms[near]:.2%} of the mean), farthest SM {far} "
+        f"({of_sms[far]:.2%})"
+    )
 
 
 def _one_partition(record: Record) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -35,9 +36,20 @@ class Metric:
 
     @property
     def curve_point(self) -> str | None:
-        """ "n8" or "n8.register_a" for tensor.bf16.n8 and so on: a variant of the metric it is compared with."""
-        start = f"{self.compared_with}."
-        return self.name.removeprefix(start) if self.name.startswith(start) else None
+        """ "n8" or "n8.register_a" for tensor.bf16.n8 and so on: a point of the curve over the instruction's shape."""
+        point = self.name.removeprefix(f"{self.compared_with}.")
+        return point if re.match(r"n\d", point) else None
+
+    @property
+    def pair(self) -> tuple[int, int] | None:
+        """(0, 1) for peer.read.0-1: one cell of a matrix over pairs of GPUs."""
+        match = re.fullmatch(r"peer\.\w+\.(\d+)-(\d+)", self.name)
+        return (int(match[1]), int(match[2])) if match else None
+
+    @property
+    def headline(self) -> bool:
+        """Whether it has a row of its own: points of curves and cells of matrices would drown the others."""
+        return self.curve_point is None and self.pair is None
 
 
 @cache

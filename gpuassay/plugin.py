@@ -30,7 +30,7 @@ __all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # 
 
 if TYPE_CHECKING:
     from .device import Data, Device, Operation, Workload
-    from .kernels import Kernel
+    from .kernels import Check, Kernel
     from .record import Record, RecordWriter
     from .resume import Benchmark
 
@@ -77,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: part of the full profile only")
     config.addinivalue_line("markers", "audit: a check of the honesty audit")
     config.addinivalue_line("markers", "thorough: of those, part of the audit profile only")
+    config.addinivalue_line("markers", "claims: part of the audit profile, since a claim is held against it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -211,9 +212,11 @@ def measure(
             pytest.skip(f"the part has {gpu.sm_count} SMs")
         announce(request.config, (name, toolchain, variant), SUSTAINED_LIMIT_S if sustained else LIMIT_S)
         progress.start(f"{name} ({variant or toolchain})")
+        from .kernels import no_kernel
+
         kernel = _choose(metric, toolchain, gpu.compute_capability)
         if kernel is None:
-            _not_measured(record, progress, name, _no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
+            _not_measured(record, progress, name, no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
         assert kernel is not None
         try:
             workload = gpu.prepare(
@@ -225,10 +228,11 @@ def measure(
             )
         except Exception as error:
             _failed(request.config, record, progress, (name, toolchain, variant), error)
-        if footprint_bytes and 0 < workload.footprint_bytes < 0.9 * footprint_bytes:
-            variant = f"{workload.footprint_bytes} B"
-            skip_if_done(request.config, (name, toolchain, variant))
-            _largest_footprint(record, metric, footprint_bytes, workload.footprint_bytes)
+        if 0 < workload.footprint_bytes < 0.9 * workload.wanted_bytes:
+            if footprint_bytes is not None:
+                variant = f"{workload.footprint_bytes} B"
+                skip_if_done(request.config, (name, toolchain, variant))
+            _largest_footprint(record, metric, workload.wanted_bytes, workload.footprint_bytes)
         try:
             if record is not None:
                 record.write("kernel", **_kernel_line(kernel, workload) | {"metric": name, "variant": variant})
@@ -354,15 +358,6 @@ def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | No
     return next((k for k in candidates if k.architecture_for(compute_capability)), None)
 
 
-def _no_kernel(metric: str, toolchain: str, compute_capability: str) -> str:
-    from .kernels import kernels_for
-
-    # The first that says so speaks for all: they answer the same question.
-    requires = next((k.requires for k in kernels_for(metric, toolchain) if k.requires), "")
-    reason = f"no kernel for this architecture (compute capability {compute_capability})"
-    return f"{reason}: {requires}" if requires else reason
-
-
 def _rounds(kernel: Kernel, workload: Workload, gpu: Device, durations_s: list[float]) -> list[dict[str, Any]]:
     """One record line per timed round.
 
@@ -470,7 +465,6 @@ def _not_measured(
 
 
 def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
-    check = workload.check
     return {
         "metric": kernel.metric,
         "toolchain": kernel.toolchain,
@@ -484,12 +478,17 @@ def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
         "work_unit": kernel.work_unit,
         "instructions": dict(kernel.instructions_for(workload.architecture)),
         "footprint_bytes": workload.footprint_bytes,
-        "check": {
-            "passed": check.passed,
-            "worst_error": check.worst_error if check.worst_error < float("inf") else None,
-            "bound": 1.0,
-            "where": check.where,
-        },
+        "check": check_line(workload.check),
+    }
+
+
+def check_line(check: Check) -> dict[str, Any]:
+    """A check as a kernel line has it."""
+    return {
+        "passed": check.passed,
+        "worst_error": check.worst_error if check.worst_error < float("inf") else None,
+        "bound": 1.0,
+        "where": check.where,
     }
 
 

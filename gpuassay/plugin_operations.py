@@ -53,7 +53,7 @@ def measure_operation(
             benchmark.pedantic(timed, setup=operation.ready, rounds=ROUNDS, warmup_rounds=WARM_UP)
             operation.ready()
             lines = _rounds(metric, toolchain, operation, marks, starts[-ROUNDS:], by_events)
-            _write(record, lines)
+            _write(record, lines, operation.about)
             progress.say(_shown(lines))
             if metric in ("pcie.h2d", "pcie.d2h", "pcie.both"):
                 _report_link(gpu, record, operation, lines)
@@ -67,8 +67,9 @@ def measure_operation(
 
 @pytest.fixture
 def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | None) -> Callable[[str], None]:
-    """measure_peers(way): every ordered pair of GPUs ("one_way", "both_ways"), or "all_pairs" at once. By the host's
-    clock, each round waited for: pytest-benchmark times one thing per test, these are many."""
+    """measure_peers(way): every ordered pair of GPUs ("one_way", "read", "write"), every pair ("both_ways",
+    "read_both_ways"), or "all_pairs" at once. By the host's clock, each round waited for: pytest-benchmark times one
+    thing per test, these are many."""
     from .plugin import DONE, LIMIT_S, _failed, _Progress, announce
 
     progress = _Progress(request.session, request.node)
@@ -76,14 +77,16 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
     def run(way: str) -> None:
         from itertools import combinations, permutations
 
-        from .device import DeviceError
+        from .device import CheckFailed, DeviceError
         from .faults import cuda_failure
 
         count = gpu.device_count()
         progress.start(f"peer.{way}")
         if count < 2:
             _not_measured(record, progress, f"peer.{way}", "cuda c++", "needs a second GPU")
-        chosen = combinations(range(count), 2) if way == "both_ways" else permutations(range(count), 2)
+        choose = combinations if way.endswith("both_ways") else permutations
+        chosen = choose(range(count), 2)
+        wrong = ""
         names = [f"peer.{way}"] if way == "all_pairs" else [f"peer.{way}.{a}-{b}" for a, b in chosen]
         for name in names:
             benchmark = (name, "cuda c++", None)
@@ -91,7 +94,11 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
                 continue
             announce(request.config, benchmark, LIMIT_S)
             try:
-                _write(record, _by_hand(gpu, name))
+                _write(record, *_by_hand(gpu, name))
+            except CheckFailed as error:
+                wrong = f"{name}: {error}"
+                if record is not None:
+                    record.write("finding", code="check-failed", severity="error", metric=name, text=wrong)
             except DeviceError as error:
                 if (cuda_failure(error) or ("", False))[1]:
                     _failed(request.config, record, progress, benchmark, error)
@@ -100,11 +107,13 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
             except Exception as error:
                 _failed(request.config, record, progress, benchmark, error)
         progress.say(f"{len(names)} measured or refused")
+        if wrong:
+            pytest.fail(wrong, pytrace=False)
 
     return run
 
 
-def _by_hand(gpu: Device, name: str) -> list[dict[str, Any]]:
+def _by_hand(gpu: Device, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     from . import timing
 
     operation = gpu.operation(name)
@@ -116,7 +125,8 @@ def _by_hand(gpu: Device, name: str) -> list[dict[str, Any]]:
             starts.append(len(timing.host_marks))
             operation.run()
             timing.host_timer()
-        return _rounds(name, "cuda c++", operation, timing.host_marks, starts[-ROUNDS:], by_events=False)
+        lines = _rounds(name, "cuda c++", operation, timing.host_marks, starts[-ROUNDS:], by_events=False)
+        return lines, operation.about
     finally:
         operation.close()
 
@@ -145,26 +155,29 @@ def _rounds(
     ]
 
 
-def _write(record: RecordWriter | None, lines: list[dict[str, Any]]) -> None:
+def _write(record: RecordWriter | None, lines: list[dict[str, Any]], about: dict[str, Any]) -> None:
     if record is None:
         return
+    from .plugin import check_line
+
     first = lines[0]
     family = first["metric"].partition(".")[0]
     source = {"pcie": "cuda_operations.py", "peer": "cuda_peers.py", "launch": "cuda_launches.py"}[family]
-    record.write(
-        "kernel",
-        metric=first["metric"],
-        toolchain=first["toolchain"],
-        name=first["metric"],
-        source=source,
-        source_sha256=sha256(files(__package__).joinpath(source).read_bytes()).hexdigest(),
-        cubin_sha256=None,
-        architecture=None,
-        compiler=None,
-        operations_per_iteration=first["work"],
-        work_unit=first["work_unit"],
-        check=None,
-    )
+    kernel = {
+        "metric": first["metric"],
+        "toolchain": first["toolchain"],
+        "name": first["metric"],
+        "source": source,
+        "source_sha256": sha256(files(__package__).joinpath(source).read_bytes()).hexdigest(),
+        "cubin_sha256": None,
+        "architecture": None,
+        "compiler": None,
+        "operations_per_iteration": first["work"],
+        "work_unit": first["work_unit"],
+        "check": None,
+    }
+    check = {"check": check_line(about["check"])} if "check" in about else {}
+    record.write("kernel", **kernel | about | check)
     for line in lines:
         record.write("round", **line)
 

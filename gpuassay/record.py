@@ -426,6 +426,16 @@ def _plain(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} cannot stand in a run record")
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What stands in the file of a `RecordWriter`: digest of all of it, size, lines, the last one's chain."""
+
+    sha256: hashlib._Hash
+    size_bytes: int = 0
+    lines: int = 0
+    chain: str = ""
+
+
 class RecordWriter:
     """Writes one new run record, line by line; a context manager, safe to use from many threads.
 
@@ -443,9 +453,7 @@ class RecordWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._sha256 = hashlib.sha256()
-        self._lines = 0
-        self._chain = ""
+        self._written = _Written(hashlib.sha256())
         self._broken = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a line handed over is a line that survives the death of this process.
@@ -471,11 +479,8 @@ class RecordWriter:
         writer._file = found.path.open("r+b", buffering=0)
         data = found.path.read_bytes()
         data = data[: data.rfind(b"\n") + 1]
-        writer._sha256 = hashlib.sha256(data)
-        writer._lines = data.count(b"\n")
-        writer._chain = found.chain
-        writer._file.truncate(len(data))
-        writer._file.seek(len(data))
+        writer._written = _Written(hashlib.sha256(data), len(data), data.count(b"\n"), found.chain)
+        writer._cut()
         return writer
 
     def leave(self) -> None:
@@ -548,13 +553,13 @@ class RecordWriter:
             if self.closed:
                 return
             try:
-                if self._broken or (self._lines == 0 and status == "failed"):
+                if self._broken or (self._written.lines == 0 and status == "failed"):
                     return
                 end = {
                     "finished": finished or utc_now(),
                     "status": status,
-                    "lines": self._lines,
-                    "sha256": self._sha256.hexdigest(),
+                    "lines": self._written.lines,
+                    "sha256": self._written.sha256.hexdigest(),
                 }
                 self._append("end", _dump("end", end))
             finally:
@@ -566,10 +571,14 @@ class RecordWriter:
             raise ValueError(f"the record {self.path} is closed")
         if self._broken:
             raise ValueError(f"the record {self.path} could not be written and takes no more lines")
-        if (kind == "run") != (self._lines == 0):
+        before = self._written
+        if (kind == "run") != (before.lines == 0):
             raise ValueError("the first line of a record, and no other, is its 'run' line")
-        data, following = chain.chained(self._chain, data)
+        data, following = chain.chained(before.chain, data)
+        sha256 = before.sha256.copy()
+        sha256.update(data)
         try:
+            self._cut()
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
@@ -579,9 +588,14 @@ class RecordWriter:
         except OSError:
             self._broken = True
             raise
-        self._sha256.update(data)
-        self._lines += 1
-        self._chain = following
+        # In one step: Ctrl-C may come between any two.
+        self._written = _Written(sha256, before.size_bytes + len(data), before.lines + 1, following)
+
+    def _cut(self) -> None:
+        """Takes from the file what an interrupted `_append` left: the next line follows from the last whole one."""
+        if self._file.seek(0, os.SEEK_END) != self._written.size_bytes:
+            self._file.truncate(self._written.size_bytes)
+            self._file.seek(self._written.size_bytes)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -642,6 +656,11 @@ class Record:
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
     # What is computed of this record alone, by the name of what computes it: once, however many ask.
     derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def mig(self) -> bool:
+        """Whether the device is an instance of a GPU that MIG divides: a part of what its name and sheet speak of."""
+        return bool(self.claims.get("mig.mode") == "enabled")
 
     def rounds(self) -> DataFrame:
         """The rounds, one row each, in file order.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpuassay.claims import NoDriver, first_supported, nvml_index_of_uuid, open_nvml
+from gpuassay.claims import NoDriver, first_supported, mig_instance, nvml_index_of_uuid, open_nvml
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -239,13 +239,15 @@ class NvmlSensors:
 
     Args:
         device: NVML's index (not CUDA's: see `gpuassay.claims`), or the GPU's UUID.
+        instance: UUID of the MIG instance whose processes count, where MIG is on. Clocks, power
+            and temperature are the whole GPU's: an instance has none of its own.
 
     Raises:
         NoDriver: there is no NVIDIA driver to ask, or it cannot open this GPU.
         LookupError: no GPU has this UUID.
     """
 
-    def __init__(self, device: int | str) -> None:
+    def __init__(self, device: int | str, instance: str | None = None) -> None:
         index = nvml_index_of_uuid(device) if isinstance(device, str) else device
         self._nvml = open_nvml()
         try:
@@ -253,6 +255,8 @@ class NvmlSensors:
         except self._nvml.NVMLError as error:
             self.close()
             raise NoDriver(f"The NVIDIA driver cannot open GPU {index}: {error}.") from error
+        found = mig_instance(self._nvml, self._handle, instance)
+        self._processes_of = self._handle if found is None else found[0]
 
     def __enter__(self) -> NvmlSensors:
         return self
@@ -304,6 +308,7 @@ class NvmlSensors:
             "nvmlDeviceGetComputeRunningProcesses",
             "nvmlDeviceGetComputeRunningProcesses_v3",
             "nvmlDeviceGetComputeRunningProcesses_v2",
+            handle=self._processes_of,
         )
         pids = None if processes is None else {int(process.pid) for process in processes}
         others = None if pids is None else sorted(pids - {os.getpid()})
@@ -331,10 +336,10 @@ class NvmlSensors:
     def _clock_hz(self, clock: int) -> float | None:
         return _scaled(self._ask("nvmlDeviceGetClockInfo", args=(clock,)), 1e6)
 
-    def _ask(self, *names: str, args: tuple[Any, ...] = ()) -> Any:
+    def _ask(self, *names: str, args: tuple[Any, ...] = (), handle: Any = None) -> Any:
         if self._nvml is None:
             raise ValueError("these sensors are closed")
-        answer = first_supported(self._nvml, names, self._handle, *args)
+        answer = first_supported(self._nvml, names, self._handle if handle is None else handle, *args)
         return None if answer is None else answer[1]
 
 

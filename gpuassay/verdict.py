@@ -16,6 +16,7 @@ from . import agreement, audit, calibration, contention, hierarchy, measured, st
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
+from .latency import shown_size
 from .measured import Measured
 from .metrics import Metric, metric, metrics
 from .record import Record
@@ -31,6 +32,8 @@ DOUBTS = ("clocks-disagree", "other-process", "too-hot")
 # ... and one that leaves a shown capability standing: where the CUDA C++ kernel reaches the limit, a slower Numba twin
 # says something of its compiler. Only a shortfall, or an excess, that one toolchain alone shows is in doubt.
 DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree")
+
+MIG = "a MIG instance, and the sheet speaks of the whole part"
 
 Overall = Literal["conforms", "does not conform", "inconclusive"]
 
@@ -106,7 +109,9 @@ class Judgement:
                 if v.measured is not None and (said := acceptance.would_say(self.sheet, v.metric, v.measured))
             },
             "variants": [asdict(variant) for variant in self.variants],
-            "hierarchy": asdict(self.hierarchy) if self.hierarchy else None,
+            # Without the map of each SM's L2 latency: it tells dies apart, and a judgement is made to be passed on.
+            "hierarchy": asdict(replace(self.hierarchy, sm_map={})) if self.hierarchy else None,
+            "audit_answer": audit.overall(self.audit),
             "audit": [row.line() for row in self.audit],
         }
         return {key: _finite(value) for key, value in document.items()}
@@ -125,6 +130,8 @@ def judge(
     """
     rule = rule or Rule()
     findings = _findings(record, contradictions)
+    if record.mig:
+        sheet = _of_one_sm(sheet)
     itself = {str(record.run["run_id"])} | {str(record.claims[key]) for key in ("uuid",) if key in record.claims}
     capability = record.claims.get("compute_capability") or record.claims.get("cuda.compute_capability")
     if calibration.contains(itself):
@@ -136,6 +143,8 @@ def judge(
     for name, found in taken:
         attained = calibration.attainment(metric(name).base, capability, itself)
         verdict = judge_metric(metric(name), found, sheet, attained, rule)
+        if record.mig and verdict.quantity and verdict.verdict == "not published":
+            verdict = replace(verdict, reason=f"{MIG}; {verdict.reason}")
         verdicts.append(_doubted(_compared(verdict, per_clock), findings))
     seen = {verdict.metric for verdict in verdicts}
     failed = {f.metric: f.text for f in findings if f.code == "check-failed"}
@@ -151,8 +160,11 @@ def judge(
     found_sizes = hierarchy.of_record(record, sheet)
     findings += hierarchy.findings(found_sizes, record)
     beside = {"choice": tuple(choice), "record": record, "variants": curves, "hierarchy": found_sizes}
-    beside |= {"audit": tuple(audit.of_record(record))}
-    return conclude(part, sheet, verdicts, findings, rule, **beside)
+    rows = tuple(audit.of_record(record, sheet))
+    if names := audit.inconsistent(rows):
+        text = f"the audit found the device's own account inconsistent in: {', '.join(names)}"
+        findings.append(Finding("audit-inconsistent", "warning", None, text))
+    return conclude(part, sheet, verdicts, findings, rule, **beside, audit=rows)
 
 
 def conclude(
@@ -167,6 +179,9 @@ def conclude(
     elif overall == "conforms" and any(f.severity == "error" for f in findings):
         overall = "inconclusive"
     summary = _summary(part, sheet, overall, verdicts, identity)
+    if names := audit.inconsistent(rest.get("audit", ())):
+        # Beside the verdict and not in it: a sheet does not promise what these rows look at.
+        summary += f"; audit: inconsistent: {_listed(names)}"
     return Judgement(
         part, sheet, overall, delivered, summary, tuple(verdicts), tuple(findings), rule=rule, **{"choice": ()} | rest
     )
@@ -180,9 +195,33 @@ def limit_shares(record: Record, sheet: Sheet) -> dict[str, float]:
     }
 
 
+def _of_one_sm(sheet: Sheet) -> Sheet:
+    """What the sheet says of any MIG instance: clocks, and what an SM does in a clock. The rest is the whole part's,
+    and so are the acceptance lines that belong to its PCI id."""
+    whole = ("count.sm", "die.area", "l2.size", "memory.bus_width", "memory.size")
+    return sheet.model_copy(
+        update={
+            "published": {name: found for name, found in sheet.published.items() if name.startswith("clock.")},
+            "silicon": {name: found for name, found in sheet.silicon.items() if name not in whole},
+            "identity": sheet.identity.model_copy(update={"pci_device_ids": ()}),
+        }
+    )
+
+
+def _mig_finding(record: Record) -> Finding:
+    sms, size_bytes = record.claims.get("mig.count.sm"), record.claims.get("mig.memory.size")
+    its = f" of {sms} SMs and {shown_size(float(size_bytes))} by its attributes" if sms and size_bytes else ""
+    text = (
+        f"this is a MIG instance{its}: the sheet speaks of the whole part, so counts, sizes, bandwidths and absolute "
+        "rates are held against nothing; rates per clock and SM are judged"
+    )
+    return Finding("mig-instance", "info", None, text)
+
+
 def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
     """What the record itself says, what identity says, and where instrument and device disagree."""
     findings = [Finding(f["code"], f["severity"], f.get("metric"), f["text"]) for f in record.findings]
+    findings += [_mig_finding(record)] if record.mig else []
     findings += [Finding("identity", "error", None, text) for text in contradictions]
     if not record.complete:
         findings.append(Finding("incomplete-record", "warning", None, record.problem or "the run did not finish"))
@@ -327,10 +366,11 @@ def _names(pairs: Iterable[tuple[str, Word]], shown: int = 3) -> str:
     for name, word in dict.fromkeys(pairs):
         if word in ("above", "below"):
             by_word.setdefault(word, []).append(name)
-    return "; ".join(
-        f"{word}: {', '.join(names[:shown])}" + (f" and {len(names) - shown} more" if len(names) > shown else "")
-        for word, names in by_word.items()
-    )
+    return "; ".join(f"{word}: {_listed(names, shown)}" for word, names in by_word.items())
+
+
+def _listed(names: list[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _finite(value: Any) -> Any:

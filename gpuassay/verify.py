@@ -30,7 +30,7 @@ SELECTED = {
     "quick": "quick",
     "standard": "not full and not thorough",
     "full": "not thorough",
-    "audit": "quick or audit",
+    "audit": "quick or audit or claims",
 }
 
 
@@ -185,10 +185,11 @@ def choose_sheet(taken: record.Record, against: str | None) -> sheets.Sheet:
 
 def _choice(taken: record.Record) -> sheets.Choice:
     claims = taken.claims
-    memory = claims.get("memory.size") or claims.get("cuda.memory.size")
+    sms = None if taken.mig else claims.get("count.sm")
+    memory = None if taken.mig else claims.get("memory.size") or claims.get("cuda.memory.size")
     return sheets.choose(
         pci_device_id=claims.get("pci.device_id"),
-        sm_count=None if claims.get("count.sm") is None else int(claims["count.sm"]),
+        sm_count=None if sms is None else int(sms),
         compute_capability=claims.get("compute_capability") or claims.get("cuda.compute_capability"),
         memory_bytes=None if memory is None else int(memory),
         name=claims.get("name") or claims.get("cuda.name"),

@@ -1,4 +1,5 @@
 // shared.read, shared.write, l1.read: 16-byte accesses of every thread to 32 KiB that each SM holds by itself.
+// dsmem.read: the same loads from the shared memory of the other block of a cluster, on another SM.
 //
 // One iteration is 16 accesses a thread x 1024 threads x 16 bytes = 256 KiB. A warp's 512 bytes take four cycles at
 // the nominal 128 bytes per clock and SM; sums and addresses take four integer instructions, on other pipes, and 32
@@ -77,3 +78,29 @@ extern "C" __global__ void __launch_bounds__(threads, 1) shared_write(ARGUMENTS)
         out[0] = left.x, out[1] = left.y, out[2] = left.z, out[3] = left.w;
     }
 }
+
+#if __CUDA_ARCH__ >= 900
+// Both blocks of a cluster read each other's shared memory at once. A block fills its own with words that depend on its
+// rank, so that the sums tell whose were read. The address is a generic one: machine code has no other way to a
+// neighbour's shared memory. All of the SM's shared memory is asked for at launch, so that the neighbour is on another.
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(threads, 1) dsmem_read(ARGUMENTS) {
+    extern __shared__ uint4 mine[];
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    EACH(p, places) {
+        const uint4 v = input[p * threads + threadIdx.x];
+        mine[p * threads + threadIdx.x] = {v.x + rank, v.y + rank, v.z + rank, v.w + rank};
+    }
+    const char *theirs;
+    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(theirs) : "l"(mine), "r"(rank ^ 1));
+    asm volatile("barrier.cluster.arrive; barrier.cluster.wait;" ::: "memory");
+    unsigned total = 0, offset = threadIdx.x * 16;
+    Stamp stamp;
+    stamp_start(stamp);
+    _Pragma("unroll 1") for (int it = 0; it < iterations; ++it)
+        total = sum_of([&](unsigned at) { return *(const uint4 *)(theirs + at); }, offset, total);
+    stamp_stop(stamp, iterations, stamps);
+    asm volatile("barrier.cluster.arrive; barrier.cluster.wait;" ::: "memory");  // nobody leaves a reader behind
+    output[blockIdx.x * threads + threadIdx.x] = total;
+}
+#endif

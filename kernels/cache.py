@@ -1,5 +1,5 @@
-"""shared.read, shared.write, l1.read, l2.read, l2.write: declarations and references for cache.cu, and for the kernels
-of memory.cu on arrays that L2 holds.
+"""shared.read, shared.write, dsmem.read, l1.read, l2.read, l2.write: declarations and references for cache.cu, and for
+the kernels of memory.cu on arrays that L2 holds.
 
 Bytes per clock and SM: shared memory and L1 have 32 banks of 4 bytes (CUDA C++ Programming Guide, "Shared Memory" of
 each compute capability); of L2 nothing is published.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .declare import VECTOR_ARCHITECTURES, ArithmeticKernel, MemoryKernel
+from .declare import CLUSTER_ARCHITECTURES, VECTOR_ARCHITECTURES, ArithmeticKernel, MemoryKernel
 from .memory import Read, Write
 
 PLACES, WORDS, ACCESSES = 2, 4, 16
@@ -57,6 +57,16 @@ class SharedWrite(ArithmeticKernel):
         return inputs + np.full_like(inputs, iterations), 0.0
 
 
+@dataclass(frozen=True)
+class ClusterRead(CacheRead):
+    """As CacheRead, from the shared memory of the cluster's other block, whose words are the input plus its rank."""
+
+    def reference(self, inputs: NDArray[Any], iterations: int) -> tuple[NDArray[np.uint32], float]:
+        """Exact. The block of rank 0 reads what rank 1 filled in, and the other way round."""
+        of_rank = [super(ClusterRead, self).reference(inputs + np.uint32(rank), iterations)[0] for rank in (1, 0)]
+        return np.concatenate(of_rank), 0.0
+
+
 _RESIDENT: dict[str, Any] = {
     "toolchain": "cuda c++",
     "source": "cache.cu",
@@ -82,6 +92,15 @@ _L2: dict[str, Any] = {
 CACHE_KERNELS: tuple[ArithmeticKernel | MemoryKernel, ...] = (
     CacheRead(metric="shared.read", symbol="shared_read", instructions={"LDS.128": ACCESSES}, **_RESIDENT),
     SharedWrite(metric="shared.write", symbol="shared_write", instructions={"STS.128": ACCESSES}, **_RESIDENT),
+    ClusterRead(
+        metric="dsmem.read",
+        symbol="dsmem_read",
+        instructions={"LD.E.128": ACCESSES},
+        cluster=2,
+        fills_sm=True,
+        requires="clusters of blocks exist from compute capability 9.0",
+        **_RESIDENT | {"architectures": CLUSTER_ARCHITECTURES},
+    ),
     CacheRead(metric="l1.read", symbol="l1_read", instructions={"LDG.E.128": ACCESSES}, **_RESIDENT),
     Read(
         metric="l2.read",

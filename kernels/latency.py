@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .cycle import LINE_BYTES
-from .declare import VECTOR_ARCHITECTURES, Kernel
+from .declare import CLUSTER_ARCHITECTURES, VECTOR_ARCHITECTURES, Kernel
 
 LOADS = 32  # per iteration
 SHARED_SLOTS, SHARED_SLOT_BYTES = 256, 16
 PAGE_BYTES = 2 * 2**20  # of device memory: the CUDA driver maps large allocations in 2 MiB pages (VMM granularity)
-CLUSTER_ARCHITECTURES = ("sm_90", "sm_100", "sm_103", "sm_120")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""memory.read, .write, .copy, .triad: declarations and references for memory.cu and its Numba twins.
+"""memory.read, .write, .copy, .triad, .mix3, .read_tma: declarations and references for memory.cu, memory_tma.cu and
+the Numba twins.
 
 Bytes are counted as sheets and STREAM count them: every byte read plus every byte written, no write-allocate.
 """
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .declare import VECTOR_ARCHITECTURES, MemoryKernel
+from .declare import CLUSTER_ARCHITECTURES, VECTOR_ARCHITECTURES, MemoryKernel
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,18 @@ class Triad(MemoryKernel):
         return (b + product).astype(np.float64), bound.astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Sum(MemoryKernel):
+    """The sum of all input arrays, word by word."""
+
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """Exact: modulo the word's size."""
+        total: NDArray[Any] = np.sum(inputs, axis=0, dtype=self.word)
+        return total, 0.0
+
+
 def cuda_pattern(words: int, seed: int, threads: int, chunk_vectors: int) -> NDArray[np.uint32]:
     """What memory_write of memory.cu leaves in an array of `words` 32-bit words."""
     vector = np.arange(words // 4, dtype=np.uint64)
@@ -118,7 +131,34 @@ _NUMBA: dict[str, Any] = {
     "chunk_bytes": 512 * 8 * 8,
 }
 
+# Each word is read from shared memory once, where a bulk copy has put it: what the sum lacks was not copied.
+_TMA: dict[str, Any] = _CUDA | {
+    "source": "memory_tma.cu",
+    "architectures": CLUSTER_ARCHITECTURES,
+    "threads": 256,
+    "blocks_per_sm": 4,
+    "chunk_bytes": 256 * 4 * 16,
+    "requires": "bulk copies (TMA) exist from compute capability 9.0",
+}
+
 MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
+    Sum(
+        metric="memory.mix3",
+        symbol="memory_mix3",
+        work_per_iteration=4 * 65536,
+        instructions={"LDG.E.128": 24, "STG.E.128": 8},
+        input_arrays=3,
+        **_CUDA | {"blocks_per_sm": 1},
+    ),
+    Read(
+        metric="memory.read_tma",
+        symbol="memory_read_tma",
+        work_per_iteration=256 * 4 * 16,
+        instructions={"LDS.128": 4},
+        input_arrays=1,
+        output_is_sum=True,
+        **_TMA,
+    ),
     Read(
         metric="memory.read",
         symbol="memory_read",

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from gpuassay.timing import Measure, burst
+
 pytestmark = pytest.mark.gpu
 
 
@@ -18,11 +20,17 @@ def test_both_directions(measure_operation: Callable[..., None]) -> None:
     measure_operation("pcie.both", by_events=True)
 
 
-@pytest.mark.parametrize("way", ["pageable", "mapped"])
 @pytest.mark.parametrize("direction", ["h2d", "d2h"])
-def test_other_memory(measure_operation: Callable[..., None], direction: str, way: str) -> None:
-    """Through the driver's own staging; by a kernel that reads or writes host memory itself."""
-    measure_operation(f"pcie.{direction}.{way}", by_events=True)
+def test_pageable(measure_operation: Callable[..., None], direction: str) -> None:
+    """Through the driver's own staging."""
+    measure_operation(f"pcie.{direction}.pageable", by_events=True)
+
+
+@burst
+@pytest.mark.parametrize("direction", ["h2d", "d2h"])
+def test_mapped(measure: Measure, direction: str) -> None:
+    """By a kernel that reads or writes host memory itself."""
+    measure(f"pcie.{direction}.mapped", "cuda c++")
 
 
 @pytest.mark.parametrize("direction", ["h2d", "d2h"])
@@ -31,7 +39,10 @@ def test_latency(measure_operation: Callable[..., None], direction: str) -> None
     measure_operation(f"pcie.{direction}.latency")
 
 
-@pytest.mark.parametrize("way", ["one_way", "both_ways", "all_pairs"])
+WAYS = ["both_ways", "all_pairs", "read", "write", "read_both_ways"]
+
+
+@pytest.mark.parametrize("way", [pytest.param("one_way", marks=pytest.mark.claims), *WAYS])
 def test_peers(measure_peers: Callable[[str], None], way: str) -> None:
-    """Between GPUs, over whatever joins them."""
+    """Between GPUs, over whatever joins them: copies, and kernels that read or write the other's memory."""
     measure_peers(way)

@@ -16,3 +16,9 @@ def test_memory(measure: Measure, pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["read", "write", "copy", "triad"])
 def test_memory_numba(measure: Measure, pattern: str) -> None:
     measure(f"memory.{pattern}", "numba")
+
+
+@pytest.mark.parametrize("pattern", ["mix3", "read_tma"])
+def test_other_ways(measure: Measure, pattern: str) -> None:
+    """Three reads to one write; reads through the tensor memory accelerator. Held against memory.read."""
+    measure(f"memory.{pattern}", "cuda c++")

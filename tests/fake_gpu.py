@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gpuassay import timing
-from gpuassay.device import DeviceError, Mark
+from gpuassay.device import CheckFailed, DeviceError, Mark
 from gpuassay.kernels import Check, MemoryKernel
 from gpuassay.links import PcieLink
 from gpuassay.throughput import limit
@@ -27,6 +27,7 @@ ROUND_S = 0.004
 timing.sustained.mark.kwargs["max_time"] = 1.5
 CHASE_ROUND_S = 0.001  # a hundred points of a curve
 LAUNCH_COST_S = 12e-6
+LANE_BYTES_PER_S = {1: 0.25e9, 3: 0.985e9, 5: 3.938e9}  # by PCIe generation
 OTHER_RATE = 1000.0  # work per clock and SM in metrics that the model does not name
 
 
@@ -41,6 +42,7 @@ class Model:
     uuid: str = "GPU-FAKE"
     driver: str = "580.65.06"
     memory_bytes: int = 81559 * 2**20
+    free_bytes: int | None = None  # of them; None: all
     sm_clock_hz: float = 1.755e9
     nvml_sm_clock_hz: float | None = None  # None: honest
     nominal_bytes_per_s: float = 3.352e12
@@ -68,10 +70,12 @@ class Model:
             "memory.write": 0.973,
             "memory.copy": 0.886,
             "memory.triad": 0.925,
+            "memory.mix3": 0.93,
+            "memory.read_tma": 0.936,
         }
     )
     numba: float = 0.995  # of the CUDA C++ rate
-    fail_check: str | None = None  # metric whose kernel computes wrongly
+    fail_check: str | None = None  # metric, or operation, whose kernel computes wrongly
     other_processes: int = 0
     die_at: str | None = None  # metric at which the process is killed
     fault: str | None = None  # how `fault_at` fails: a key of FAULTS
@@ -93,14 +97,17 @@ class Model:
     tlb_bytes: int = 8 * 2**30
     pcie_generation: int = 5  # negotiated under load, of 5
     devices: int = 1
-    refused: dict = field(default_factory=dict)  # operation -> why
+    nvlinks: int = 0
+    mig: bool = False  # the part is an instance of a larger one
+    refused: dict = field(default_factory=dict)  # operation, or metric of a kernel -> why
     breaks_at: str | None = None  # operation that fails while it is timed
+    die: int = 0  # which die of this part it is: its map of SM to L2 latency
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
     def rate(self, metric):
         """A fake's rates of its own, else CUDA's table; a rate that no table prints is 64 results."""
         if metric in self.rates or metric.startswith("memory."):
-            return self.rates[metric]
+            return self.rates.get(metric, 0.94)
         if metric.startswith(("tensor.", "mma_sync.")):
             return OTHER_RATE
         return 0.99 * (limit(metric, self.compute_capability) or 64)
@@ -172,6 +179,12 @@ class FakeSensors:
         self.started = time.monotonic()
         self.readings = 0
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *why):
+        pass
+
     def read(self):
         self.readings += 1
         if self.model.sensor_fault is None or self.readings < 3:
@@ -224,7 +237,8 @@ class FakeDevice:
                 ("uuid", model.uuid, None),
                 ("driver.version", model.driver, None),
                 ("ecc.errors.uncorrected", 0, "1"),
-                ("mig.mode", "disabled", None),
+                ("mig.mode", "enabled" if model.mig else "disabled", None),
+                *((("mig.count.sm", model.sm_count, "1"), ("mig.memory.size", 9856 * 2**20, "B")) if model.mig else ()),
                 ("pci.device_id", model.pci_device_id, None),
                 ("compute_capability", model.compute_capability, None),
                 ("count.sm", model.sm_count, "1"),
@@ -233,6 +247,8 @@ class FakeDevice:
                 ("memory.bus_width", 5120, "bit"),
                 ("l2.size", model.claimed_l2_bytes, "B"),
                 ("temperature.slowdown", 89, "degC"),
+                *((("nvlink.count", 18, "1"), ("nvlink.count.active", model.nvlinks, "1")) if model.nvlinks else ()),
+                *((("nvlink.speed", 26.562e9, "B/s"),) if model.nvlinks else ()),
             )
         ]
 
@@ -244,6 +260,10 @@ class FakeDevice:
         time.sleep(max(0.0, self.zero_s + self.now_s - time.monotonic()))
 
     def operation(self, name, toolchain="cuda c++"):
+        if name == self.model.fail_check:
+            raise CheckFailed(
+                "memory_write on device 2, memory of device 1: wrong result, 2 times the bound at element 7"
+            )
         if name in self.model.refused:
             raise DeviceError(self.model.refused[name])
         return FakeOperation(self, name)
@@ -279,13 +299,19 @@ class FakeDevice:
             os.kill(os.getpid(), 9)
         if kernel.metric == self.model.interrupt_at:
             raise KeyboardInterrupt
+        if kernel.metric in self.model.refused:
+            raise DeviceError(self.model.refused[kernel.metric])
         if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
             raise DeviceError("FAKE: out of memory")
         if kernel.work_unit == "load":
             return FakeChase(self, kernel, footprint_bytes or kernel.usual_footprint_bytes)
         workload = FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
         if isinstance(kernel, MemoryKernel):
-            workload.footprint_bytes = footprint_bytes or kernel.footprint_bytes or 32 * 2**30
+            workload.wanted_bytes = footprint_bytes or kernel.footprint_bytes or 32 * 2**30
+            fits = int(0.8 * (self.model.free_bytes or self.model.memory_bytes))
+            if footprint_bytes and fits < footprint_bytes / 2:
+                raise DeviceError(f"FAKE: needs {footprint_bytes} B of device memory")
+            workload.footprint_bytes = min(workload.wanted_bytes, fits)
         return workload
 
 
@@ -297,7 +323,7 @@ class FakeWorkload:
         self.cubin_sha256 = "f" * 64
         self.compiler = "FAKE"
         self.architecture = kernel.architecture_for(device.compute_capability)
-        self.footprint_bytes = 0
+        self.footprint_bytes = self.wanted_bytes = 0
         self.launches = []
         self.kept = []
 
@@ -313,11 +339,13 @@ class FakeWorkload:
         blocks = self.sms * kernel.blocks_per_sm
         if isinstance(kernel, MemoryKernel):
             # Of nominal; L2 does 2.5 times what memory does, for the share of the footprint that it holds.
-            share = model.rates.get(kernel.metric, 0.94)
-            beyond = missed(self.footprint_bytes, model.l2_bytes) if self.footprint_bytes else 1.0
+            share = model.rates.get(kernel.metric, 1.0 if kernel.host_memory else 0.94)
+            cached = self.footprint_bytes and not kernel.host_memory
+            beyond = missed(self.footprint_bytes, model.l2_bytes) if cached else 1.0
             rate = share / (beyond + (1 - beyond) / 2.5) * (1 + device.rng.normal(0, model.noise))
             rate *= model.numba if kernel.toolchain == "numba" else 1
-            rate *= model.nominal_bytes_per_s / model.sm_clock_hz / model.sm_count
+            link = LANE_BYTES_PER_S[model.pcie_generation] * 16 * 0.9
+            rate *= (link if kernel.host_memory else model.nominal_bytes_per_s) / model.sm_clock_hz / model.sm_count
         iterations = round(self.round_s * clock_hz * rate / kernel.work_per_iteration / kernel.blocks_per_sm)
         cycles = iterations * kernel.work_per_iteration * kernel.blocks_per_sm / rate
         seconds = cycles / clock_hz
@@ -349,9 +377,10 @@ class FakeChase(FakeWorkload):
 
     def __init__(self, device, kernel, footprint_bytes):
         super().__init__(device, kernel, CHASE_ROUND_S, device.sm_count if kernel.blocks is None else kernel.blocks)
-        fits = int(0.8 * device.model.memory_bytes)
+        fits = int(0.8 * (device.model.free_bytes or device.model.memory_bytes))
         if fits < footprint_bytes / 2:
             raise DeviceError(f"FAKE: needs {footprint_bytes} B of device memory")
+        self.wanted_bytes = footprint_bytes if kernel.space == "global" else 0
         self.footprint_bytes = min(footprint_bytes, fits) if kernel.space == "global" else 0
 
     def cycles(self):
@@ -375,7 +404,7 @@ class FakeChase(FakeWorkload):
         stamps[:, 0] = np.arange(self.sms)
         stamps[:, 1] = 10**9
         # Some SMs lie farther from L2 than others.
-        distance = 1 + 0.02 * np.sin(np.arange(self.sms)) * (self.sms > 2)
+        distance = 1 + 0.02 * np.sin(np.arange(self.sms) + model.die) * (self.sms > 2)
         took = iterations * loads * cycles * distance * (1 + device.rng.normal(0, model.noise, self.sms))
         stamps[:, 2] = stamps[:, 1] + np.round(took).astype(np.uint64)
         stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)
@@ -395,12 +424,12 @@ class FakeOperation:
     """Links at 0.9 of their line rate; 5 us a call."""
 
     def __init__(self, device, name):
-        self.device, self.name = device, name
+        self.device, self.name, self.about = device, name, {}
         seconds = name.endswith("latency") or name.startswith("launch.")
         self.work, self.work_unit = (100, "1") if seconds else (20e6, "B")
 
     def run(self):
-        lane = {1: 0.25e9, 3: 0.985e9, 5: 3.938e9}[self.device.model.pcie_generation]
+        lane = LANE_BYTES_PER_S[self.device.model.pcie_generation]
         rate = 1 / 5e-6 if self.work_unit == "1" else 16 * lane * 0.9
         if self.work_unit == "1":
             time.sleep(self.work / rate)  # the host's clock times it, and the fake's may be behind

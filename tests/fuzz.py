@@ -49,7 +49,7 @@ DICTIONARY = [
     b"[" * 3000, b"{\"a\":" * 3000, b"9" * 5000, b"a" * 70000, b"a.b." * 500, b"[[x]]\n" * 50, b"9999-99-99T99:99:99Z",
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 2**62, -(2**63), 1e308, -1e308, 5e-324, 0.5, "", "x", "\x1b[8m", "<b>", "\ud83d",
+    None, True, False, 0, -1, 1, 2**62, -(2**63), 10**400, 1e308, -1e308, 5e-324, 0.5, "", "x", "\x1b[8m", "<b>", "\ud83d",
     [], {},
     [1], [[]], {"a": 1}, [0] * 50, "a" * 5000, "../../x", "=1+1", "nan", "2026-01-01T00:00:00Z", "tensor.bf16",
     "memory.read",
@@ -102,6 +102,45 @@ def mutated_document(value: Any, rng: random.Random, depth: int = 0) -> Any:
     return rng.choice(VALUES)
 
 
+# One file of each program whose JSON is read, with values that reach all of its parser.
+FIGURES: list[Any] = [
+    {
+        "nvbandwidth": {
+            "testcases": [
+                {"name": "host_to_device_memcpy_ce", "status": "Passed", "bandwidth_matrix": [["55.1", "N/A"]]},
+                {"name": "device_to_host_memcpy_ce", "status": "Waived"},
+            ]
+        }
+    },
+    {
+        "schema": "clpeak/run",
+        "devices": [
+            {
+                "backend": "CUDA",
+                "name": "H20",
+                "tests": [{"id": "global_memory_bandwidth", "unit": "GB/s", "metrics": [{"id": "a", "value": 3500.0}]}],
+            }
+        ],
+    },
+    {
+        "benchmarks": [
+            {
+                "name": "test_read",
+                "stats": {"median": 0.02},
+                "extra_info": {
+                    "metric": "memory.read",
+                    "variant": None,
+                    "work": 6e10,
+                    "work_unit": "B",
+                    "sm_clock_hz": 1.98e9,
+                    "sm_count": 78,
+                },
+            }
+        ]
+    },
+]
+
+
 class Targets:
     """The parsers, each with files that it reads without complaint."""
 
@@ -121,10 +160,7 @@ class Targets:
             b"tensor.bf16,157.8,TFLOPS,0.4,1980000000,78,limit,ours\nmemory.read,3.71,TB/s,,,,limit,ours\n",
             b"function,num_times,n_elements,sizeof,max_mbytes_per_sec,min_runtime,max_runtime,avg_runtime\n"
             b"Copy,100,33554432,8,3000000,0.1,0.2,0.15\nTriad,100,33554432,8,3100000,0.1,0.2,0.15\n",
-            json.dumps(
-                {"nvbandwidth": {"testcases": [{"name": "host_to_device_memcpy_ce", "status": "Passed", "sum": 55.1}]}}
-            ).encode(),
-            json.dumps({"benchmarks": [{"name": "t", "stats": {"median": 1.0}, "extra_info": {}}]}).encode(),
+            *(json.dumps(document).encode() for document in FIGURES),
         ]
         self.store = folder / "store"
         Store.create(self.store)
@@ -172,6 +208,13 @@ class Targets:
 
     def try_figures(self, rng: random.Random) -> None:
         accept((figures.FiguresError,), lambda: figures.read(str(self.file(mutated(rng.choice(self.figures), rng)))))
+
+    def try_figures_of_other_programs(self, rng: random.Random) -> None:
+        document = rng.choice(FIGURES)
+        for _ in range(rng.randint(1, 3)):
+            document = mutated_document(document, rng)
+        path = self.file(json.dumps(document).encode())
+        accept((figures.FiguresError,), lambda: figures.read(str(path)))
 
     def try_fleet_store(self, rng: random.Random) -> None:
         (self.store / "store.json").write_bytes(mutated(b'{"schema": "gpuassay.fleet/1"}\n', rng))

@@ -11,6 +11,7 @@ import pytest
 from gpuassay.kernels import KERNELS, Kernel, kernels_for
 from gpuassay.kernels.census import count, disassemble, take, work_of
 from gpuassay.kernels.compile import SERIALISED, CompileError, MachineCode, compile_kernel
+from gpuassay.kernels.declare import CLUSTER_ARCHITECTURES
 
 CASES = [(kernel, architecture) for kernel in KERNELS for architecture in kernel.architectures]
 NAMES = [f"{kernel.metric}-{kernel.toolchain.split()[0]}-{architecture}" for kernel, architecture in CASES]
@@ -108,6 +109,49 @@ def test_a_branch_around_no_work_passes() -> None:
         *[load] * 7, "LDG.E.128.CONSTANT R4, desc[UR6][R40.64]", "@P0 BRA `(.L_x_0)",
     )  # fmt: skip
     assert count(KERNEL, "sm_90", listing, CODE).problems == ()
+
+
+def waiting(*way_back: str, slow: tuple[str, ...] = ()) -> str:
+    """A loop that waits at a barrier before its loads; where that takes long, code after the end does."""
+    load, wait = "LDG.E.128 R4, desc[UR6][R40.64]", "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR9], R4"
+    return sass(
+        ".L_x_0:", wait, "@!P0 BRA `(.L_x_2)", ".L_x_1:", *[load] * 8, "@P1 BRA `(.L_x_0)", "EXIT",
+        ".L_x_2:", wait, *slow, "@!P0 BRA `(.L_x_2)", *way_back,
+    )  # fmt: skip
+
+
+def test_waiting_at_a_barrier_skips_nothing() -> None:
+    assert count(KERNEL, "sm_90", waiting("BRA `(.L_x_1)"), CODE).problems == ()
+
+
+def test_a_branch_that_comes_back_too_late_or_does_work_is_no_waiting() -> None:
+    honest = waiting("BRA `(.L_x_1)")
+    load = "        /*0000*/        LDG.E.128 R4, desc[UR6][R40.64] ;\n"
+    late = honest.replace(".L_x_1:\n" + load, load + ".L_x_1:\n")
+    working = waiting("BRA `(.L_x_1)", slow=("LDG.E.128 R4, desc[UR6][R40.64]",))
+    assert late != honest
+    for listing in (late, working, waiting("@P2 BRA `(.L_x_1)"), waiting()):
+        assert not count(KERNEL, "sm_90", listing, CODE).passed
+    assert any("do not run in every pass" in problem for problem in count(KERNEL, "sm_90", late, CODE).problems)
+
+
+def test_a_loop_over_the_threads_that_ask_for_a_copy_is_no_loop_of_work() -> None:
+    load = "LDG.E.128 R4, desc[UR6][R40.64]"
+    once = (".L_x_1:", "@P0 ELECT P3, URZ, PT", "UBLKCP.S.G [UR8], [UR20], UR17", "@P0 BRA.U.ANY `(.L_x_1)")
+    assert count(KERNEL, "sm_90", sass(".L_x_0:", *[load] * 8, *once, "@P1 BRA `(.L_x_0)"), CODE).problems == ()
+    many = tuple(line for line in once if "ELECT" not in line)
+    problems = count(KERNEL, "sm_90", sass(".L_x_0:", *[load] * 8, *many, "@P1 BRA `(.L_x_0)"), CODE).problems
+    assert any("another loop" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("architecture", CLUSTER_ARCHITECTURES)
+def test_the_bulk_copy_is_in_the_machine_code(architecture: str) -> None:
+    """The census counts what is read from shared memory; TMA's instruction puts it there, in the loop as well."""
+    kernel = kernels_for("memory.read_tma")[0]
+    text = disassemble(compile_kernel(kernel, architecture)).partition(f".text.{kernel.symbol}:")[2]
+    text = text.partition("\n.text.")[0].partition("//---")[0]
+    assert text.count("UBLKCP.S.G") == 3  # two stages filled beforehand, and the one in the loop
+    assert text.index("LDS.128") < text.rindex("UBLKCP.S.G") < text.rindex("EXIT")
 
 
 def test_conditional_work_fails() -> None:

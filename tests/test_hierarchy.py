@@ -243,11 +243,11 @@ def test_the_report_has_the_sizes(relabelled: verify.Judgement) -> None:
     assert "load/s" not in text
 
 
-def test_the_json_has_sizes_curves_and_map(relabelled: verify.Judgement) -> None:
+def test_the_json_has_sizes_and_curves_and_not_the_private_map(relabelled: verify.Judgement) -> None:
     document = json.loads(json.dumps(relabelled.to_json()))["hierarchy"]
     assert {row["level"] for row in document["sizes"]} == {"L1", "L2", "TLB reach"}
     assert len(document["points"]) > 90
-    assert len(document["sm_map"]) == 132
+    assert document["sm_map"] == {}
 
 
 def test_the_map_shows_which_sms_lie_far(relabelled: verify.Judgement) -> None:
@@ -257,3 +257,45 @@ def test_the_map_shows_which_sms_lie_far(relabelled: verify.Judgement) -> None:
     assert sorted(shown) == list(range(132))
     assert np.mean(list(shown.values())) == pytest.approx(1)
     assert [shown[sm] for sm in range(132)] == pytest.approx(planted / planted.mean(), abs=0.001)
+
+
+def test_the_map_is_a_picture_a_table_and_a_line(relabelled: verify.Judgement) -> None:
+    from gpuassay import report
+    from gpuassay.report import document
+    from gpuassay.report.lab import Lab
+
+    found = relabelled.hierarchy.sm_map  # type: ignore[union-attr]
+    made = document.build(relabelled, Lab())
+    (section,) = [s for s in made.sections if s.key == "variants"]
+    (table,) = [t for t in section.tables if t.caption.startswith("L2 latency of each SM")]
+    cells = [cell.text for row in table.rows for cell in row[1:]]
+    assert cells[:132] == [f"{100 * found[sm]:.1f}" for sm in range(132)]
+    assert cells[132:] == ["-"] * 12
+    (picture,) = [p for p in section.pictures if p.title == "Distance of each SM to L2"]
+    nearest = min(found, key=found.__getitem__)
+    assert f"132 SMs: nearest SM {nearest} ({found[nearest]:.2%} of the mean)" in picture.alternative
+    printed = report.console()
+    with printed.capture() as captured:
+        printed.print(report.judgement(relabelled))
+    assert f"nearest SM {nearest}" in captured.get()
+
+
+def test_the_quick_profile_takes_one_point_of_each_level(fake_run: Measure) -> None:
+    taken = set(gpuassay.read(fake_run("quick")).rounds()["metric"])
+    assert taken >= {"memory.read", "memory.write", "l2.read", "latency.memory", "pcie.h2d", "pcie.d2h"}
+    assert not taken & {"dsmem.read", "memory.read_tma", "latency.l2", "pcie.both"}
+
+
+def test_writes_have_a_curve_in_which_no_size_is_sought(relabelled: verify.Judgement) -> None:
+    found = relabelled.hierarchy
+    assert found is not None
+    written = {p.footprint_bytes: p.cost_s for p in found.points if p.curve == "memory.write"}
+    assert len(written) >= 13
+    assert written[12 * MIB] < written[256 * MIB]
+    assert "memory.write" not in {size.curve for size in found.sizes}
+
+
+def test_the_read_curve_reaches_from_one_chunk_to_most_of_the_memory(relabelled: verify.Judgement) -> None:
+    read = [p.footprint_bytes for p in relabelled.hierarchy.points if p.curve == "memory.read"]  # type: ignore[union-attr]
+    assert min(read) == 64 * KIB
+    assert max(read) == pytest.approx(0.8 * 81559 * MIB, rel=0.02)

@@ -104,7 +104,7 @@ def test_links_and_launches_reach_verdict_and_report(links_run: Measure) -> None
     assert "Launch, asynchronous" in captured.get() or "launch.async" in captured.get()
     assert "nan" not in captured.get().lower()
     verdicts = {v.metric: v for v in judgement.verdicts}
-    for name in ("pcie.h2d", "pcie.both", "pcie.h2d.pageable"):
+    for name in ("pcie.h2d", "pcie.both", "pcie.h2d.pageable", "pcie.h2d.mapped"):
         assert verdicts[name].measured == pytest.approx(16 * 3.938e9 * 0.9, rel=0.02)
         assert verdicts[name].verdict == "not published"
     for name in ("launch.async", "launch.event_pair", "pcie.h2d.latency"):
@@ -154,8 +154,8 @@ def test_a_driver_without_nvlink_functions_claims_nothing() -> None:
 
 
 LAUNCHES = ["async", "sync", "graph", "event_pair", "allocation", "module_load", "first"]
-TRANSFERS = [f"{way}{how}" for way in ("h2d", "d2h") for how in ("", ".pageable", ".mapped", ".latency")]
-PEERS = ["one_way.0-1", "both_ways.0-1", "all_pairs"]
+TRANSFERS = [f"{way}{how}" for way in ("h2d", "d2h") for how in ("", ".pageable", ".latency")]
+PEERS = ["one_way.0-1", "both_ways.0-1", "all_pairs"]  # the kernels are in test_peers.py
 
 
 @pytest.fixture
@@ -271,4 +271,4 @@ def test_the_kernels_of_the_links_compile(architecture: str) -> None:
 
     code = cubin(architecture)
     assert code.startswith(b"\x7fELF")
-    assert all(name in code for name in (b"nothing", b"mapped_read", b"mapped_write"))
+    assert b"nothing" in code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -56,7 +57,8 @@ def assay(job: dict[str, Any]) -> dict[str, Any]:
         return _judged(store, job, path, common)
     except Exception as error:
         reason = f"{job['node']}, {job['uuid']}: {error}"
-        store.set_status(job["key"], state="failed", reason=reason, **common)
+        with contextlib.suppress(OSError):  # a full disk: the client writes the status then
+            store.set_status(job["key"], state="failed", reason=reason, **common)
         raise JobError(reason) from error
 
 
@@ -149,14 +151,14 @@ def gpus_here() -> list[dict[str, str]]:
 
     By PCI order, or in the order of CUDA_VISIBLE_DEVICES where it is set. Raises claims.NoDriver, pynvml.NVMLError.
     """
-    from gpuassay.claims import open_nvml
+    from gpuassay.claims import mig_instances, open_nvml
 
     nvml, found = open_nvml(), []
     try:
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             slot = str(nvml.nvmlDeviceGetPciInfo(handle).busId)
-            parts = _mig_uuids(nvml, handle)
+            parts = [uuid for _, uuid in mig_instances(nvml, handle)]
             uuids = parts or [str(nvml.nvmlDeviceGetUUID(handle))]
             name = str(nvml.nvmlDeviceGetName(handle))
             found += [{"uuid": uuid, "slot": slot, "name": name, "ordinal": str(index)} for uuid in uuids]
@@ -180,20 +182,3 @@ def visible(found: list[dict[str, str]], wanted: str | None) -> list[dict[str, s
             break
         left += [gpu for gpu in these if gpu not in left]
     return left
-
-
-def _mig_uuids(nvml: Any, handle: Any) -> list[str]:
-    """UUIDs ("MIG-...") of a GPU's instances; empty where MIG is off or unknown to this GPU."""
-    try:
-        if not nvml.nvmlDeviceGetMigMode(handle)[0]:
-            return []
-        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except nvml.NVMLError:
-        return []
-    uuids = []
-    for place in range(count):
-        try:
-            uuids.append(str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))))
-        except nvml.NVMLError:
-            continue  # an empty place
-    return uuids

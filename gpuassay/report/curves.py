@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import stamps, sustained
+from .. import hierarchy, stamps, sustained
 from ..latency import shown_size
 from ..metrics import metric
 from ..record import Record
@@ -24,7 +24,9 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
     import numpy as np
 
     rounds = sustained.plain(record.rounds())
-    rounds = rounds[[len(ids) > 0 for ids in rounds["sm_id"]]]
+    # A chase's stamps stay out: the map of latencies is private.
+    timed = zip(rounds["sm_id"], rounds["work_unit"], strict=True)
+    rounds = rounds[[len(ids) > 0 and unit != "load" for ids, unit in timed]]
     if not len(rounds):
         raise MissingData("no SM was timed by itself" if record.run["samples"] == "kept" else _NO_SAMPLES)
     names = list(dict.fromkeys(rounds["metric"]))
@@ -40,17 +42,13 @@ def sm_map(figure: Any, judgement: Judgement, record: Record) -> str:
     )
 
 
-def sm_latency(figure: Any, judgement: Judgement, record: Record) -> str:
-    """L2 latency of every SM over the mean of all, as a grid of SM numbers."""
+def l2_distance(figure: Any, judgement: Judgement, _: Record) -> str:
+    """L2 latency of every SM over the mean of all, as a grid of SM numbers: how far each lies from the slices of L2."""
     found = judgement.hierarchy.sm_map if judgement.hierarchy else {}
     if not found:
-        raise MissingData("the latency of L2 was not measured on every SM")
-    nearest, farthest = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+        raise MissingData("L2 latency was not measured on every SM")
     _grid(figure, found, "latency of L2, % of the mean of all SMs")
-    return (
-        f"{len(found)} SMs: nearest to L2 is SM {nearest} ({found[nearest]:.2%} of the mean latency), farthest SM "
-        f"{farthest} ({found[farthest]:.2%})."
-    )
+    return f"{hierarchy.spread(found)}."
 
 
 def _grid(figure: Any, shares: dict[int, float], label: str) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from ..audit import overall
 from ..metrics import metric
 from ..record import Record
 from ..units import show
@@ -51,6 +52,7 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
         facts=(
             ("Sheet", f"{judgement.sheet.name}: {judgement.sheet.title}"),
             ("Delivered rates", judgement.overall_delivered),
+            ("Honesty audit", overall(judgement.audit)),
             ("Measured", f"{str(run['started'])[:19].replace('T', ' ')} UTC"),
             ("Instrument", str(run["instrument"])),
             ("Samples", str(run["samples"])),
@@ -77,6 +79,7 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, number: str, draw:
     yield evidence.honesty(judgement)
     yield evidence.conditions(record, drawn.get("conditions", ()))
     yield evidence.variants(judgement, drawn.get("variants", ()))
+    yield from evidence.other_gpus(judgement)
     yield evidence.method(record)
     yield evidence.budget(judgement)
     missing = [v for v in judgement.verdicts if v.verdict == "not measured"]
@@ -106,14 +109,15 @@ def word(text: str) -> Cell:
 
 
 def matrix(judgement: Judgement) -> Table:
-    """One row per metric that the sheet speaks of; points of curves are left to their picture and to CSV."""
+    """One row per metric that the sheet speaks of; points of curves are left to their picture, pairs of
+    GPUs to their matrix, both to CSV."""
     columns = ("metric", "sheet", "measured", "U", "of sheet", "of limit", "verdict", "delivered", "reason")
     rows = [_row(v) for v in _shown(judgement) if v.published is not None or v.verdict not in SILENT]
     return replace(table(f"Against the {judgement.sheet.name} sheet", columns, rows, (1, 2, 3, 4, 5)), note=True)
 
 
 def _shown(judgement: Judgement) -> list[Verdict]:
-    return [v for v in judgement.verdicts if metric(v.metric).curve_point is None]
+    return [v for v in judgement.verdicts if metric(v.metric).headline]
 
 
 def _unpublished(judgement: Judgement) -> Table:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .. import sheets
+from .. import peers, sheets
 from ..metrics import metric
 from ..record import Record
 from ..sheet_audit import acceptance
@@ -15,7 +15,7 @@ from ..telemetry import reason_names
 from ..uncertainty import Term
 from ..units import show
 from ..verdict import Judgement
-from .model import Cell, Picture, Section, Table
+from .model import TONES, Cell, Picture, Section, Table
 
 SENSORS = {
     "sm_clock_hz": ("SM clock", "Hz"),
@@ -218,6 +218,14 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         ]
         columns = ("level: curve", "found", "interval", "claimed", "sheet")
         tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
+    if judgement.hierarchy and judgement.hierarchy.sm_map:
+        found, width = judgement.hierarchy.sm_map, 16
+        grid = [
+            (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
+            for first in range(0, max(found) + 1, width)
+        ]
+        columns = ("SM", *(f"+{place}" for place in range(width)))
+        tables.append(_table("L2 latency of each SM, in % of the mean", columns, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [
@@ -239,6 +247,20 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
     return Section("variants", "Curves and variants", empty, tuple(tables), pictures)
 
 
+def other_gpus(judgement: Judgement) -> Iterable[Section]:
+    """The matrices over pairs of GPUs; no section where the run asked for no peer."""
+    if not any(v.metric.startswith("peer.") for v in judgement.verdicts):
+        return
+    found = peers.matrices(judgement.verdicts)
+    tables = []
+    for matrix in found:
+        columns = ("", *(f"device {device}" for device in matrix.devices))
+        numbers = tuple(range(1, len(columns)))
+        tables.append(_table(matrix.title, columns, matrix.rows(), numbers))
+    lone = () if found else ("There was one GPU: copies and kernels between GPUs need a second.",)
+    yield Section("peers", "Other GPUs", (f"{peers.nvlink(judgement.record, found)}.", *lone), tuple(tables))
+
+
 def honesty(judgement: Judgement) -> Section:
     """The audit's rows: what the device says of itself against what was measured."""
     from ..audit import LIMITS
@@ -255,22 +277,26 @@ def honesty(judgement: Judgement) -> Section:
 
     rows = [
         (
-            r.check,
-            r.verdict,
-            value(r.claim, r.unit),
-            value(r.measured, r.unit),
-            value(r.expanded_uncertainty, r.unit),
-            r.text,
+            Cell(r.check),
+            Cell(r.verdict, TONES[r.verdict]),
+            *(Cell(value(found, r.unit)) for found in (r.claim, r.measured, r.expanded_uncertainty)),
+            Cell(r.text),
         )
         for r in judgement.audit
     ]
     columns = ("check", "answer", "claim", "measured", "U", "what was touched, and what a disagreement would mean")
-    tables = (
-        (replace(_table("What the device says of itself, and what was measured", columns, rows, (2, 3, 4)), note=True),)
-        if rows
-        else ()
-    )
-    return Section("audit", "Honesty audit", (LIMITS,), tables)
+    caption = "What the device says of itself, and what was measured"
+    tables = [replace(_table(caption, columns, rows, (2, 3, 4)), note=True)] if rows else []
+    tried = [
+        (str(c["name"]), str(c["answer"]), c["sheet"] or "-", str(c["by"]))
+        for r in judgement.audit
+        if r.check == "capabilities"
+        for c in r.details.get("capabilities", ())
+    ]
+    if tried:
+        headings = ("function", "answer", "sheet", "by which kernel or call")
+        tables.append(_table("Functions that were tried, beside the sheet", headings, tried, (2,)))
+    return Section("audit", "Honesty audit", (LIMITS,), tuple(tables))
 
 
 def regulation(judgement: Judgement) -> Section:

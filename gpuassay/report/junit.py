@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
+from ..audit import overall
 from ..verdict import Judgement
 
 FAILED = ("below", "above")
@@ -26,6 +27,7 @@ def write(judgement: Judgement) -> str:
     """The whole file."""
     run = judgement.record.run if judgement.record else {}
     facts = {"summary": judgement.summary, "overall": judgement.overall, "decision rule": judgement.rule.text}
+    facts |= {"honesty audit": overall(judgement.audit)}
     facts |= {"run_id": str(run.get("run_id", "")), "incomplete": _incomplete(judgement)}
     cases = [
         Case(

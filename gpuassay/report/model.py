@@ -13,9 +13,15 @@ TONES = {
     "below": BAD,
     "above": BAD,
     "does not conform": BAD,
+    "inconsistent": BAD,
+    "consistent": GOOD,
     "inconclusive": OPEN,
     "unattainable sheet": OPEN,
     "not measured": QUIET,
+    "not tested": QUIET,
+    "not observable": QUIET,
+    "not permitted": QUIET,
+    "not supported": QUIET,
     "not published": QUIET,
 }
 

@@ -181,7 +181,7 @@ PLOTS |= {
         (
             "L2 latency of each SM",
             "One square per SM number: SMs differ in their distance to L2.",
-            curves.sm_latency,
+            curves.l2_distance,
         ),
     ),
 }

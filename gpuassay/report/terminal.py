@@ -10,7 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..hierarchy import Hierarchy
+from .. import peers
+from ..audit import inconsistent
+from ..hierarchy import Hierarchy, spread
 from ..latency import shown_size
 from ..metrics import metric
 from ..sheet_audit import acceptance, rules
@@ -36,7 +38,7 @@ STYLES = {
 def judgement(result: Judgement) -> RenderableType:
     """The whole terminal report."""
     parts: list[RenderableType] = [
-        Text(result.summary, style=STYLES[result.overall]),
+        Text(result.summary, style=_summary_style(result)),
         Text(_provenance(result), style="dim"),
         "",
         _table(result),
@@ -59,6 +61,9 @@ def judgement(result: Judgement) -> RenderableType:
             Text("Sizes found (by the knees of curves over footprint)", style="bold"),
             _sizes(result.hierarchy),
         ]
+    if result.hierarchy is not None and result.hierarchy.sm_map:
+        parts += ["", Text("Distance of each SM to L2", style="bold"), Text(f"  {spread(result.hierarchy.sm_map)}")]
+    parts += _peers(result)
     differing = [v for v in result.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
     if differing:
         parts += [
@@ -98,6 +103,12 @@ def judgement(result: Judgement) -> RenderableType:
     return Group(*parts)
 
 
+def _summary_style(result: Judgement) -> str:
+    """Never the colour of a good part where the part's own account is inconsistent."""
+    good = result.overall == "conforms"
+    return STYLES["inconclusive" if good and inconsistent(result.audit) else result.overall]
+
+
 def _multiplicity(result: Judgement) -> str:
     found = result.multiplicity
     return (
@@ -125,6 +136,28 @@ def _variants(result: Judgement) -> Table:
         )
         previous = v.metric
     return table
+
+
+def _peers(result: Judgement) -> list[RenderableType]:
+    """A matrix per way over the pairs of GPUs; nothing where the run asked for no peer."""
+    if not any(v.metric.startswith("peer.") for v in result.verdicts):
+        return []
+    found = peers.matrices(result.verdicts)
+    parts: list[RenderableType] = [
+        "",
+        Text("Other GPUs", style="bold"),
+        Text(f"  {peers.nvlink(result.record, found)}"),
+    ]
+    for matrix in found:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+        table.add_column("")
+        for device in matrix.devices:
+            table.add_column(f"device {device}", justify="right")
+        for name, *cells in matrix.rows():
+            table.add_row(f"  {name}", *cells)
+        parts += [Text(f"  {matrix.title}", style="bold"), table]
+        parts += [_pairs(matrix.refusals())] if matrix.reasons else []
+    return parts
 
 
 def _sizes(found: Hierarchy) -> Table:
@@ -205,8 +238,8 @@ def _table(result: Judgement) -> Table:
 
 
 def _headlines(result: Judgement) -> list[Verdict]:
-    """Everything but the points of curves, which would drown it."""
-    return [v for v in result.verdicts if metric(v.metric).curve_point is None]
+    """Everything but the points of curves and the cells of matrices, which would drown it."""
+    return [v for v in result.verdicts if metric(v.metric).headline]
 
 
 def _curves(result: Judgement) -> Table | None:

@@ -406,7 +406,8 @@ def _counts(name: str) -> bool:
 def of_judgement(judgement: Judgement) -> Assessment:
     """The measured rates of a judged record against every rule; per quantity the metric that reached most."""
     best: dict[str, tuple[float, float | None]] = {}
-    for verdict in judgement.verdicts:
+    whole = judgement.record is None or not judgement.record.mig  # the rules speak of whole parts, not of MIG instances
+    for verdict in judgement.verdicts if whole else ():
         if verdict.quantity is None or verdict.measured is None or verdict.quantity == "count.sm":
             continue
         if verdict.quantity not in best or verdict.measured > best[verdict.quantity][0]:
