@@ -27,9 +27,10 @@ SENSORS = {
 
 
 def _table(
-    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str]], numeric: tuple[int, ...] = ()
+    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str | Cell]], numeric: tuple[int, ...] = ()
 ) -> Table:
-    return Table(caption, columns, tuple(tuple(map(Cell, row)) for row in rows), frozenset(numeric))
+    cells = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
+    return Table(caption, columns, cells, frozenset(numeric))
 
 
 def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
@@ -277,10 +278,10 @@ def honesty(judgement: Judgement) -> Section:
 
     rows = [
         (
-            Cell(r.check),
+            r.check,
             Cell(r.verdict, TONES[r.verdict]),
-            *(Cell(value(found, r.unit)) for found in (r.claim, r.measured, r.expanded_uncertainty)),
-            Cell(r.text),
+            *(value(found, r.unit) for found in (r.claim, r.measured, r.expanded_uncertainty)),
+            r.text,
         )
         for r in judgement.audit
     ]
