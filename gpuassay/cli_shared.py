@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,19 @@ language_option = click.option(
     show_default=True,
     help="Language of what people read; zh: Simplified Chinese. Names, numbers, units and JSON stay as they are.",
 )
+
+
+def speaker(lang: str) -> Callable[[str], str]:
+    """What puts a text into the language of --lang. Ends the program where Babel is missing."""
+    from .report.html import MissingExtra
+    from .report.language import translator
+
+    try:
+        said = translator(lang)
+        said("")
+    except MissingExtra as error:
+        fail(str(error))
+    return said
 
 
 def exit_code(judgement: Judgement, require: str) -> int:

@@ -27,9 +27,10 @@ SENSORS = {
 
 
 def _table(
-    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str]], numeric: tuple[int, ...] = ()
+    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str | Cell]], numeric: tuple[int, ...] = ()
 ) -> Table:
-    return Table(caption, columns, tuple(tuple(map(Cell, row)) for row in rows), frozenset(numeric))
+    cells = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
+    return Table(caption, columns, cells, frozenset(numeric))
 
 
 def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
@@ -277,10 +278,10 @@ def honesty(judgement: Judgement) -> Section:
 
     rows = [
         (
-            Cell(r.check),
+            r.check,
             Cell(r.verdict, TONES[r.verdict]),
-            *(Cell(value(found, r.unit)) for found in (r.claim, r.measured, r.expanded_uncertainty)),
-            Cell(r.text),
+            *(value(found, r.unit) for found in (r.claim, r.measured, r.expanded_uncertainty)),
+            r.text,
         )
         for r in judgement.audit
     ]
@@ -323,9 +324,9 @@ def budget(judgement: Judgement) -> Section:
         for term in v.budget:
             about[term.name, term.evaluation, term.distribution, term.source] = v.metric
     text = (
-        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a result is "
-        "k times the root of the sum of squares of its own terms. Metrics that are held against a limit stand here; the "
-        "JSON output has the budget of every one."
+        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a "
+        "result is k times the root of the sum of squares of its own terms. Metrics that are held against a limit "
+        "stand here; the JSON output has the budget of every one."
     )
     if not rows:
         return Section("budget", "Uncertainty budget", (text,))

@@ -48,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing as SVG, with the words that stand for it and how to read it; or, where it cannot be drawn, the reason."""
+    """A drawing as SVG, the words that stand for it, and how to read it; or the reason why it cannot be drawn."""
 
     title: str
     alternative: str

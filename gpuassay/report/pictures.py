@@ -177,7 +177,7 @@ PLOTS |= {
             "Each line is a knee, where a level of the hierarchy ends; shaded is its interval.",
             curves.footprint,
         ),
-        ("Rate of each SM", "One square per SM number; white squares stand for no SM.", curves.sm_map),
+        ("Rate of each SM", "One square per SM number; where there is none, there is no such SM.", curves.sm_map),
         (
             "L2 latency of each SM",
             "One square per SM number: SMs differ in their distance to L2.",
