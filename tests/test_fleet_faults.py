@@ -32,7 +32,7 @@ from gpuassay.fleet.store import Store
 
 WORKERS = 8
 GPUS = 120
-DEADLINE_S = 240.0  # it takes 40 s on two idle cores
+DEADLINE_S = 600.0
 
 CLUSTER = f"""
 import sys, time
@@ -101,7 +101,7 @@ def test_workers_scheduler_and_client_killed_at_random_points_lose_nothing(tmp_p
                 running = client(resume=True)
             else:
                 cluster.kill_scheduler()
-                errors = running.communicate(timeout=60)[1]
+                errors = running.communicate(timeout=120)[1]
                 assert running.returncode == PARTIAL, errors
                 assert "go on by --resume" in errors.replace("\n", " ")
                 cluster = Cluster(tmp_path)
@@ -113,7 +113,7 @@ def test_workers_scheduler_and_client_killed_at_random_points_lose_nothing(tmp_p
         assert running.returncode in (0, 1, 3), errors
     finally:
         running.kill()
-        running.communicate()
+        running.wait()
         cluster.kill_scheduler()
     last = {status["key"]: status for status in store.statuses()}
     assert len(last) == GPUS

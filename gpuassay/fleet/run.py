@@ -237,7 +237,8 @@ def _settings(dask_scheduler: Any) -> dict[str, Any]:
 
 def _finished(client: Any, todo: list[dict[str, Any]], store: Store) -> Iterator[dict[str, Any]]:
     """Every job's status as it ends. Raises SchedulerLost."""
-    from distributed import as_completed
+    from distributed import CancelledError, as_completed
+    from distributed.comm import CommClosedError
 
     futures = {
         client.submit(
@@ -252,22 +253,25 @@ def _finished(client: Any, todo: list[dict[str, Any]], store: Store) -> Iterator
     }
     for future in as_completed(list(futures)):
         job = futures.pop(future)
-        if future.status == "finished":
-            yield future.result()
-        elif future.status == "error":
-            yield _failed(store, job, future)
-        else:
-            # "lost" or "cancelled": nobody knows how the job ended. Its worker may be writing the result right now.
-            raise SchedulerLost("the scheduler is gone; what has finished is in the store: go on by --resume")
+        try:
+            # Waits once more where the result's worker has died since: Dask asks again, and the store knows.
+            status = future.result()
+        except (CancelledError, CommClosedError) as error:
+            # Nobody knows how the job ended: its worker may be writing the result just now.
+            raise SchedulerLost(
+                "the scheduler is gone; what has finished is in the store: go on by --resume"
+            ) from error
+        except Exception as error:  # JobError, or Dask's: KilledWorker, NoValidWorkerError
+            status = _failed(store, job, error)
+        yield status
         future.release()
 
 
-def _failed(store: Store, job: dict[str, Any], future: Any) -> dict[str, Any]:
+def _failed(store: Store, job: dict[str, Any], error: Exception) -> dict[str, Any]:
     """The status of a job that ended in failure, which a dead worker could not write itself."""
     found = store.status(job["key"])
     if found.get("state") == "ok":  # it finished, and died before it could say so
         return found
-    error = future.exception()
     reason, place = str(error), f"{job['node']}, {job['uuid']}"
     kind = type(error).__name__
     if kind == "KilledWorker":
