@@ -64,7 +64,8 @@ def _during(rounds: DataFrame, telemetry: DataFrame) -> DataFrame:
     start_s = rounds["start_host_s"].to_numpy(float)
     stop_s = start_s + rounds["host_s"].to_numpy(float)
     at_s = telemetry["host_s"].to_numpy(float)
-    return telemetry[(at_s >= start_s.min(initial=math.inf)) & (at_s <= stop_s.max(initial=-math.inf))]
+    during: DataFrame = telemetry[(at_s >= start_s.min(initial=math.inf)) & (at_s <= stop_s.max(initial=-math.inf))]
+    return during
 
 
 def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | None:

@@ -105,8 +105,10 @@ def curve_points(rounds: DataFrame) -> list[Point]:
 def _costs_s(rounds: DataFrame) -> Series[float]:
     """Each round's cost in s per load or per byte; all of one metric."""
     if rounds["work_unit"].iloc[0] == "load":
-        return cycles_per_load(rounds) / rounds["sm_clock_hz"]
-    return rounds["event_s"] / rounds["work"]
+        seconds: Series[float] = cycles_per_load(rounds) / rounds["sm_clock_hz"]
+    else:
+        seconds = rounds["event_s"] / rounds["work"]
+    return seconds
 
 
 def sizes(points: list[Point], record: Record) -> list[Size]:
