@@ -6,8 +6,8 @@ Everything says SIMULATED.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,4 +57,8 @@ def fill(store: Store, gpus: int) -> None:
 
 
 if __name__ == "__main__":
-    fill(Store.create(Path(sys.argv[1])), int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path, help="a directory that does not exist yet")
+    parser.add_argument("gpus", type=int)
+    given = parser.parse_args()
+    fill(Store.create(given.store), given.gpus)

@@ -214,6 +214,20 @@ def test_a_broken_file_of_rows_is_named(store: Store, tmp_path: Path, file: str)
     assert str(target) in done.stderr.replace("\n", "")
 
 
+@pytest.mark.parametrize("metrics", [["memory.read", None], [b"memory\xff", b"memory.read"]])
+def test_rows_that_no_run_of_ours_wrote_are_refused(store: Store, tmp_path: Path, metrics: list[Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shutil.copytree(store.path, tmp_path / "s")
+    target = next((tmp_path / "s").rglob("rows/**/*.parquet"))
+    rows = pq.ParquetFile(target).read().slice(0, 2)
+    texts = pa.array(metrics, pa.binary()).view(pa.string()) if isinstance(metrics[0], bytes) else pa.array(metrics)
+    pq.write_table(rows.set_column(rows.column_names.index("metric"), "metric", texts), target)
+    with pytest.raises(stores.StoreError, match=target.name):
+        report.build(Store.open(tmp_path / "s"))
+
+
 def test_rows_of_an_older_store_lack_columns_only(store: Store, tmp_path: Path) -> None:
     """The sensors' columns are younger than schema gpuassay.fleet/1."""
     import pyarrow.parquet as pq
