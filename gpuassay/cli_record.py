@@ -70,7 +70,8 @@ def check(record: Path, allowed_signers: Path | None, as_json: bool) -> None:
     or the signature that is asked for is missing or wrong; 2: the files cannot be read.
     """
     from . import seal as seals
-    from .record import CHAINED_SINCE, RecordChanged, RecordError, read
+    from .record import RecordChanged, RecordError, read
+    from .record_format import CHAINED_SINCE
     from .verify import VerifyError, record_path
 
     found: dict[str, str | None] = {"record": str(record), "seal": None, "signed_by": None}

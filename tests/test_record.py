@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rewriting import lines_of, rewrite
 
-from gpuassay import record, store
+from gpuassay import record, record_format, store
 from gpuassay.record import Record, RecordError, RecordWriter
 
 RUN: dict[str, Any] = {
@@ -159,10 +159,10 @@ def test_frames_of_a_record_without_rounds(tmp_path: Path) -> None:
 
 
 def test_every_documented_field_is_in_the_format_reference() -> None:
-    text = record.__doc__ or ""
-    for kind, fields in record._FIELDS.items():
+    text = record_format.__doc__ or ""
+    for kind, fields in record_format.FIELDS.items():
         assert f"``{kind}``" in text
-        for name in (*fields, *record._OPTIONAL.get(kind, {})):
+        for name in (*fields, *record_format.OPTIONAL.get(kind, {})):
             assert f"``{name}``" in text, (kind, name)
 
 
@@ -466,7 +466,7 @@ def test_a_broken_line_in_the_middle(good: Path, junk: bytes) -> None:
     assert "restore" in text
 
 
-FIELDS = [(kind, name) for kind, fields in record._FIELDS.items() for name in fields]
+FIELDS = [(kind, name) for kind, fields in record_format.FIELDS.items() for name in fields]
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
