@@ -202,8 +202,8 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
             (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
             for first in range(0, max(found) + 1, width)
         ]
-        columns = ("SM", *(f"+{place}" for place in range(width)))
-        tables.append(_table("L2 latency of each SM, in % of the mean", columns, grid, tuple(range(1, width + 1))))
+        places = ("SM", *(f"+{place}" for place in range(width)))
+        tables.append(_table("L2 latency of each SM, in % of the mean", places, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [
