@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help setup verify test lint format docs fuzz clean
+.PHONY: help setup verify test lint format docs build fuzz bars clean
 .NOTPARALLEL:
 
 # The driver's CUDA major version decides between the cuda12 and cuda13 extras; 13 where there is no driver.
@@ -38,7 +38,9 @@ help:
 	@echo "make test     format check, lint, types and every test that needs no GPU"
 	@echo "make lint     format check, lint and types only"
 	@echo "make docs     build the manual into site/ (open site/index.html)"
+	@echo "make build    wheel and source archive into dist/, byte for byte the same from the same files"
 	@echo "make fuzz     ten minutes of damaged files for every parser of strangers' files"
+	@echo "make bars     what the honesty audit must find, and must not find, over 1,000 seeds each (half an hour of CPU)"
 	@echo "make format   format the sources and apply safe lint fixes"
 	@echo "make setup    only build the private environment in $(VENV); the targets above do it themselves"
 	@echo "make clean    remove the environment, caches and build outputs (results/ stays)"
@@ -81,8 +83,14 @@ lint: $(READY)
 docs: $(READY)
 	$(VENV)/bin/mkdocs build --strict --quiet
 
+build: $(READY)
+	$(VENV)/bin/python -m build --no-isolation --outdir dist
+
 fuzz: $(READY)
 	$(VENV)/bin/python tests/fuzz.py --cases 1000000000 --seconds 600 --processes 2 --seed $$(date +%s)
+
+bars: $(READY)
+	$(VENV)/bin/python tests/bars.py --seeds 1000 --processes 2
 
 format: $(READY)
 	$(VENV)/bin/ruff format

@@ -6,9 +6,11 @@ device claims (its SM clock, its SM count) is held against what its own SMs stam
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import stamps
 from .record import Record
 from .telemetry import reason_names
 from .units import show
@@ -50,7 +52,7 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
         texts.append(("too-hot", _too_hot(group, telemetry, record)))
         found += [Finding(code, "warning", metric, f"{metric}: {text}") for code, text in texts if text]
     full = rounds[rounds["work_unit"] != "load"]  # a chase runs on as few SMs as its question needs
-    claimed, seen = record.claims.get("count.sm"), {sm for ids in full["sm_id"] for sm in ids}
+    claimed, seen = record.claims.get("count.sm"), stamps.sms(full["sm_id"])
     if claimed is not None and seen and len(seen) != int(claimed):
         text = f"the device claims {claimed} SMs, {len(seen)} were seen at work"
         found.append(Finding("sm-count-claim", "error", "count.sm", text))
@@ -59,8 +61,11 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
 
 def _during(rounds: DataFrame, telemetry: DataFrame) -> DataFrame:
     """The sensor readings taken while these rounds ran."""
-    start, stop = rounds["start_host_s"].min(), (rounds["start_host_s"] + rounds["host_s"]).max()
-    return telemetry[telemetry["host_s"].between(start, stop)]
+    start_s = rounds["start_host_s"].to_numpy(float)
+    stop_s = start_s + rounds["host_s"].to_numpy(float)
+    at_s = telemetry["host_s"].to_numpy(float)
+    during: DataFrame = telemetry[(at_s >= start_s.min(initial=math.inf)) & (at_s <= stop_s.max(initial=-math.inf))]
+    return during
 
 
 def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | None:
@@ -82,13 +87,11 @@ def _toolchains(group: DataFrame) -> str | None:
     """By %globaltimer: Numba's dearer launch is no property of its compiler."""
     import numpy as np
 
-    rates = {
-        str(toolchain): float(np.median(part["work"] / part["globaltimer_s"]))
-        for toolchain, part in group.groupby("toolchain")
-    }
-    if not {"numba", "cuda c++"} <= set(rates):
+    rates = group["work"].to_numpy(float) / group["globaltimer_s"].to_numpy(float)
+    ours, twin = ((group["toolchain"] == name).to_numpy(bool) for name in ("cuda c++", "numba"))
+    if not (ours.any() and twin.any()):
         return None
-    ratio = rates["numba"] / rates["cuda c++"]
+    ratio = float(np.median(rates[twin]) / np.median(rates[ours]))
     return f"Numba reaches {ratio:.1%} of CUDA C++" if abs(ratio - 1) > TWIN_TOLERANCE else None
 
 
@@ -127,13 +130,10 @@ def _slow_sms(ours: DataFrame) -> str | None:
     """Only where each SM's work is fixed: with dynamic chunks a far SM rightly does less, as in a chase."""
     import numpy as np
 
-    if ours["work_unit"].iloc[0] in ("B", "load"):
+    handed_out = str(ours["metric"].iloc[0]).startswith(("memory.", "atomic.global."))
+    if handed_out or ours["work_unit"].iloc[0] in ("B", "load"):
         return None
-    rates: dict[int, list[float]] = {}
-    for ids, work, cycles in zip(ours["sm_id"], ours["sm_work"], ours["sm_cycles"], strict=True):
-        for sm, done, took in zip(ids, work, cycles, strict=True):
-            rates.setdefault(int(sm), []).append(done / took)
-    medians = {sm: float(np.median(values)) for sm, values in rates.items()}
+    medians = stamps.by_sm(ours["sm_id"], ours["sm_work"], ours["sm_cycles"])
     typical = float(np.median(list(medians.values())))
     slow = {sm: rate / typical for sm, rate in medians.items() if rate < (1 - SLOW_SM) * typical}
     if not slow:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "open_nvml",
 ]
 
+PCI_DEVICES = Path("/sys/bus/pci/devices")  # Linux: sysfs-bus-pci
 # How NVML and its Python binding say "not on this product, in this virtual machine, to this user,
 # or with this driver".  Names, since older bindings lack some.
 _UNSUPPORTED = (
@@ -338,6 +340,26 @@ def _mig_claims(nvml: Any, instance: Any, uuid: str, claims: list[dict[str, Any]
     return rows
 
 
+def config_claims(bus_id: str, root: Path = PCI_DEVICES) -> list[dict[str, Any]]:
+    """PCI ids as the kernel read them from the device's configuration space, not through NVIDIA's driver.
+
+    `bus_id` such as "00000000:01:00.0" names the device. Absent: not shown here, as in some containers.
+    """
+    domain, _, rest = bus_id.lower().partition(":")
+    folder = root / f"{domain[-4:]}:{rest}"
+    rows: list[dict[str, Any]] = []
+    for quantity, vendor, device in (
+        ("pci.config.device_id", "vendor", "device"),
+        ("pci.config.subsystem_id", "subsystem_vendor", "subsystem_device"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            numbers = [int((folder / name).read_text(encoding="ascii"), 16) for name in (vendor, device)]
+            value = ":".join(f"{number:04x}" for number in numbers)
+            source = f"/sys/bus/pci/devices/*/{vendor}, {device}"
+            rows.append({"quantity": quantity, "value": value, "unit": None, "source": source})
+    return rows
+
+
 def nvml_claims(index: int, uuid: str | None = None) -> list[dict[str, Any]]:
     """Everything that NVML claims about one GPU, or about one MIG instance of it.
 
@@ -375,6 +397,9 @@ def nvml_claims(index: int, uuid: str | None = None) -> list[dict[str, Any]]:
                 value = convert(answer[1])
                 if value != "":
                     claims.append({"quantity": quantity, "value": value, "unit": unit, "source": answer[0]})
+        with contextlib.suppress(nvml.NVMLError, AttributeError):
+            bus_id = nvml.nvmlDeviceGetPciInfo(handle).busId
+            claims += config_claims(bus_id.decode() if isinstance(bus_id, bytes) else str(bus_id))
         instance = mig_instance(nvml, handle, uuid)
         if instance is not None:
             claims = _mig_claims(nvml, *instance, claims)

@@ -229,7 +229,7 @@ def devices(as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(out: Path, as_json: bool) -> None:
-    """Say what is usable, what is missing, and the command that mends it.
+    """Say what is usable, what is missing, and the command that mends it; also what only root would see.
 
     Exit code 0 where a GPU can be measured here, 4 where not.
     """
@@ -242,11 +242,12 @@ def doctor(out: Path, as_json: bool) -> None:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         for row in rows:
-            mark = click.style("ok     ", fg="green") if row.usable else click.style("missing", fg="red")
-            click.echo(f"{mark} {row.what:18} {row.found}")
+            lacking = click.style("root   ", fg="yellow") if row.optional else click.style("missing", fg="red")
+            mark = click.style("ok     ", fg="green") if row.usable else lacking
+            click.echo(f"{mark} {row.what:21} {row.found}")
             if not row.usable and row.mend:
-                click.echo(f"{'':8}{'':18} -> {row.mend}")
-    sys.exit(CONFORMS if all(row.usable for row in rows) else NO_GPU)
+                click.echo(f"{'':8}{'':21} -> {row.mend}")
+    sys.exit(CONFORMS if all(row.usable or row.optional for row in rows) else NO_GPU)
 
 
 @cli.command()

@@ -16,6 +16,11 @@ EXIT_CODES = {"consistent": CONFORMS, "inconsistent": DIFFERS}
 
 @click.command()
 @click.argument("record", metavar="[RECORD]", required=False)
+@click.option(
+    "--since",
+    metavar="EARLIER",
+    help="An earlier record of this lab's: is it the same board? Needs the original, not a redacted copy.",
+)
 @click.option("--device", type=click.IntRange(min=0), default=0, show_default=True, help="CUDA device, without RECORD.")
 @click.option(
     "--out",
@@ -25,7 +30,7 @@ EXIT_CODES = {"consistent": CONFORMS, "inconsistent": DIFFERS}
     help="Directory for the record, without RECORD.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def audit(record: str | None, device: int, out: Path, as_json: bool) -> None:
+def audit(record: str | None, since: str | None, device: int, out: Path, as_json: bool) -> None:
     """Hold what a GPU says of itself against what it does.
 
     With RECORD, what that run shows: names, counts, clocks, power and link against measurements. Without, this
@@ -36,6 +41,7 @@ def audit(record: str | None, device: int, out: Path, as_json: bool) -> None:
     \b
     gpuassay audit                       # measure GPU 0 and audit it
     gpuassay audit results/RUN.jsonl     # what an earlier run shows
+    gpuassay audit results/RUN.jsonl --since results/LAST-YEAR.jsonl   # and whether the board was swapped meanwhile
     gpuassay audit reference --json
 
     No answer here proves that a hidden function does not exist; docs/audit.md says what cannot be shown.
@@ -43,18 +49,28 @@ def audit(record: str | None, device: int, out: Path, as_json: bool) -> None:
     """
     from . import record as records
     from .audit import LIMITS, of_record, overall
-    from .verify import VerifyError, reference_record
+    from .sheets import SheetError
+    from .verify import VerifyError, choose_sheet, record_path
 
     try:
+        earlier = None if since is None else records.read(record_path(since))  # before measuring, not after
         if record is None:
             path = measure_device(device, "audit", out)
             click.echo(f"Record: {path}", err=True)
         else:
-            path = reference_record() if record == "reference" else Path(record)
+            path = record_path(record)
         taken = records.read(path)
     except (records.RecordError, VerifyError) as error:
         fail(str(error))
-    rows = of_record(taken)
+    try:
+        sheet = choose_sheet(taken, None)
+    except SheetError:  # an unknown part has claims too
+        sheet = None
+    rows = of_record(taken, sheet)
+    if earlier is not None:
+        from .audit import same_unit
+
+        rows += same_unit.rows(earlier, taken)
     answer = overall(rows)
     if as_json:
         document = {

@@ -33,6 +33,7 @@ def fleet() -> None:
 @click.option(
     "--slurm", metavar="OPTIONS", help="Slurm jobs: nodes=4,gpus=8,queue=NAME,account=NAME,walltime=00:30:00."
 )
+@click.option("--pbs", metavar="OPTIONS", help="PBS jobs, likewise.")
 @click.option("--profile", type=click.Choice(["quick", "standard", "full"]), default="quick", show_default=True)
 @click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
 @click.option("--together", is_flag=True, help="Then also all GPUs of a node at once.")
@@ -49,6 +50,7 @@ def fleet_run(
     tls_key: str | None,
     here: bool,
     slurm: str | None,
+    pbs: str | None,
     profile: str,
     against: str | None,
     together: bool,
@@ -68,12 +70,13 @@ def fleet_run(
     not; 3: one is inconclusive; 4: no GPU; 5: partial, some GPU has no result (`--resume` tries those again).
     """
     from .fleet import job
-    from .fleet.run import FleetError, Plan, open_store
+    from .fleet.run import FleetError, Plan, SchedulerLost, open_store
     from .fleet.store import StoreError
     from .sheets import SheetError, load
 
-    if sum(map(bool, (scheduler, here, slurm))) > 1:
-        raise click.UsageError("choose one of --scheduler, --local and --slurm")
+    if sum(map(bool, (scheduler, here, slurm, pbs))) > 1:
+        raise click.UsageError("choose one of --scheduler, --local, --slurm and --pbs")
+    queue = ("slurm", slurm) if slurm else ("pbs", pbs) if pbs else None
     _need("distributed", "pyarrow")
     try:
         if against is not None:
@@ -81,15 +84,19 @@ def fleet_run(
         store = open_store(out, resume)
         plan = Plan(out, profile, against, together, limit or job.LIMITS_S[profile], simulate)
         tls = {"tls_ca_file": tls_ca_file, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
-        counts = _run(plan, store, scheduler, slurm, {k: v for k, v in tls.items() if v})
+        counts = _run(plan, store, scheduler, queue, {k: v for k, v in tls.items() if v})
+        last, unserved = list(store.statuses()), store.unserved()
+    except SchedulerLost as error:
+        fail(str(error), PARTIAL)
     except (FleetError, StoreError, SheetError, OSError) as error:
         fail(str(error), NO_GPU if str(error).startswith("no worker has a GPU") else USAGE)
-    last = list(store.statuses())
+    for line in unserved:
+        click.echo(f"measured nothing: {line}", err=True)
     words = {status.get("overall") for status in last}
     partial = counts["unserved"] or any(status["state"] != "ok" for status in last)
     click.echo(
         f"{counts['ok']} measured, {counts['failed']} failed, {counts['retried']} tried twice, "
-        f"{counts['unserved']} worker(s) without a GPU; in the store: {len(last)}. "
+        f"{counts['unserved']} worker(s) measured nothing; in the store: {len(last)}. "
         f"Next: gpuassay fleet report {out}",
         err=True,
     )
@@ -106,7 +113,9 @@ def _need(*packages: str) -> None:
             fail(f"fleets need {package}: pip install 'gpuassay[fleet,report]' ({error})")
 
 
-def _run(plan: Plan, store: Any, scheduler: str | None, slurm: str | None, tls: dict[str, str]) -> dict[str, int]:
+def _run(
+    plan: Plan, store: Any, scheduler: str | None, queue: tuple[str, str] | None, tls: dict[str, str]
+) -> dict[str, int]:
     from distributed import Client, Security
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -114,19 +123,22 @@ def _run(plan: Plan, store: Any, scheduler: str | None, slurm: str | None, tls: 
     from .fleet import run as fleet_runs
 
     with contextlib.ExitStack() as stack:
-        workers = None
+        workers, wait_s = None, fleet_runs.REGISTRATION_S
         if scheduler is not None:
             try:
                 client = Client(scheduler, timeout=10, security=Security(**tls) if tls else None)
             except (OSError, ValueError, TypeError) as error:
                 fail(f"the scheduler {scheduler} cannot be reached ({error}): check address, TLS files and firewall")
             stack.enter_context(client)
-            _same_versions(client)
+            for name in fleet_runs.unset(client):
+                click.echo(f"the scheduler has not the {name} that fleets need: see docs/fleet.md", err=True)
         else:
-            if slurm is not None:
-                options = _options(slurm)
-                cluster = stack.enter_context(fleet_runs.slurm(options))
+            if queue is not None:
+                options = _options(*queue)
+                cluster = stack.enter_context(fleet_runs.batch(queue[0], options))
                 workers = int(options.get("nodes", 1)) * int(options.get("gpus", 8))
+                wait_s = fleet_runs.QUEUED_S
+                click.echo(f"waiting for {workers} workers, up to {wait_s / 60:.0f} min", err=True)
             else:
                 workers = _local_workers(plan.simulate)
                 cluster = stack.enter_context(fleet_runs.local(workers, plan.simulate is not None))
@@ -146,7 +158,7 @@ def _run(plan: Plan, store: Any, scheduler: str | None, slurm: str | None, tls: 
             if status["state"] != "ok":
                 progress.console.print(f"failed: {status['reason']}", markup=False)
 
-        return fleet_runs.run(plan, store, client, workers, said)
+        return fleet_runs.run(plan, store, client, workers, said, wait_s)
 
 
 def _local_workers(simulate: int | None) -> int:
@@ -167,21 +179,11 @@ def _local_workers(simulate: int | None) -> int:
     return found
 
 
-def _options(text: str) -> dict[str, Any]:
+def _options(system: str, text: str) -> dict[str, Any]:
     pairs = [item.split("=", 1) for item in text.split(",") if item]
     if any(len(pair) != 2 for pair in pairs):
-        raise click.UsageError(f"--slurm takes NAME=VALUE,NAME=VALUE; this is {text!r}")
+        raise click.UsageError(f"--{system} takes NAME=VALUE,NAME=VALUE; this is {text!r}")
     return {name.strip(): value.strip() for name, value in pairs}
-
-
-def _same_versions(client: Any) -> None:
-    """Dask's own check of the versions, and gpuassay's. Ends the program where they differ."""
-    from . import __version__
-
-    try:
-        client.get_versions(check=True, packages=["gpuassay"])
-    except ValueError as error:
-        fail(f"the workers' versions are unlike this client's ({__version__}); install the same: {error}")
 
 
 @fleet.command("report")
@@ -232,7 +234,7 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
     "--textfile",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="NAME.prom, Prometheus text format, for node_exporter's textfile collector.",
+    help="NAME.prom: OpenMetrics text, for node_exporter's textfile collector.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Keep the record there.")
 def gate(

@@ -6,16 +6,18 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .cli_shared import decision_options, language_option
+from .cli_shared import decision_options, language_option, speaker
 from .exit_codes import CONFORMS, fail
 
 if TYPE_CHECKING:
     from .report.lab import Lab
+    from .report.model import Document
     from .verdict import Judgement
 
 FORMATS = ("html", "md", "csv", "json", "junit", "pdf")
@@ -24,7 +26,14 @@ FORMATS = ("html", "md", "csv", "json", "junit", "pdf")
 @click.command()
 @click.argument("record", required=False)
 @click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="html", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*FORMATS, "all"]),
+    default="html",
+    show_default=True,
+    help="all: each of them in a file of its own, beside each other.",
+)
 @click.option(
     "-o",
     "--output",
@@ -58,6 +67,7 @@ def report(
     gpuassay report reference                          an HTML file that needs nothing else
     gpuassay report run.jsonl --format pdf --lab lab.toml -o report.pdf
     gpuassay report run.jsonl --format junit -o gpu.xml
+    gpuassay report run.jsonl --format all -o filed/run.html
     """
     from .report.html import MissingExtra
     from .report.lab import Lab, LabError
@@ -70,42 +80,74 @@ def report(
         sys.exit(CONFORMS)
     if record is None:
         raise click.UsageError("name a RECORD, or 'reference' for the shipped one")
-    if output is not None and output != Path("-"):
-        refuse(output, force)
+    said = speaker(lang)
+    forms = FORMATS if form == "all" else (form,)
+    if form == "all" and output == Path("-"):
+        raise click.UsageError("--format all writes files: name one of them with -o, or leave -o out")
+    files = _files(output, forms)
+    for file in files.values():
+        refuse(file, force, said)
     try:
         stated = read_lab(lab) if lab else Lab()
-        judgement = _judge(record, against, confidence, guard)
-        text = render(judgement, form, stated, lang)
+        judgement = _judge(record, against, confidence, guard, said)
+        assert judgement.record is not None
+        if output is None and form in ("html", "pdf", "all"):
+            files = _files(Path(f"gpuassay-{_name(str(judgement.record.run['run_id']))}.{forms[0]}"), forms)
+            for file in files.values():
+                refuse(file, force, said)
+        # Every one is made before any is written.
+        texts = renderings(judgement, forms, stated, lang)
     except (LabError, MissingExtra) as error:
-        fail(str(error))
-    assert judgement.record is not None
-    if output is None and form in ("html", "pdf"):
-        output = Path(f"gpuassay-{_name(str(judgement.record.run['run_id']))}.{form}")
-        refuse(output, force)
+        fail(said(str(error)))
+    for one, text in texts.items():
+        if one not in files:
+            click.echo(text, nl=False)
+            return
+        write(files[one], text if isinstance(text, bytes) else text.encode(), said)
+        click.echo(said(f"Report: {files[one]}"), err=True)
+
+
+def _files(output: Path | None, forms: tuple[str, ...]) -> dict[str, Path]:
+    """Which form goes to which file; nothing for standard output. JUnit's suffix is what CI servers look for."""
     if output is None or output == Path("-"):
-        click.echo(text, nl=False)
-        return
-    write(output, text if isinstance(text, bytes) else text.encode())
-    click.echo(f"Report: {output}", err=True)
+        return {}
+    if len(forms) == 1:
+        return {forms[0]: output}
+    return {form: output.with_suffix(".xml" if form == "junit" else f".{form}") for form in forms}
 
 
 def render(judgement: Judgement, form: str, lab: Lab, lang: str = "en") -> str | bytes:
     """The judgement in one of FORMATS; `lang` puts what people read into a language. Raises MissingExtra."""
+    return renderings(judgement, (form,), lab, lang)[form]
+
+
+def renderings(judgement: Judgement, forms: tuple[str, ...], lab: Lab, lang: str = "en") -> dict[str, str | bytes]:
+    """The judgement in several of FORMATS; the pictures are drawn once for all of them. Raises MissingExtra."""
     from .report import document, html, junit, language, markdown, pdf, tidy
 
-    if form == "json":
-        return json.dumps(judgement.to_json(), indent=2, allow_nan=False) + "\n"
-    if form == "csv":
-        return tidy.write(judgement)
-    if form == "junit":
-        return junit.write(judgement)
-    made = language.translated(document.build(judgement, lab, draw=form != "md"), lang)
-    if form == "pdf":
-        return pdf.write(made)
-    return markdown.write(made) if form == "md" else html.write(made)
+    found: dict[str, str | bytes] = {}
+    documents: dict[str, Callable[[Document], str | bytes]] = {
+        "html": html.write,
+        "md": markdown.write,
+        "pdf": pdf.write,
+    }
+    read_by_people = [form for form in forms if form in documents]
+    if read_by_people:
+        made = document.build(judgement, lab, draw=read_by_people != ["md"])
+        made = language.translated(made, lang)
+    for form in forms:
+        if form == "json":
+            found[form] = json.dumps(judgement.to_json(), indent=2, allow_nan=False) + "\n"
+        elif form == "csv":
+            found[form] = tidy.write(judgement)
+        elif form == "junit":
+            found[form] = junit.write(judgement)
+        else:
+            found[form] = documents[form](made)
+    return found
 
 
-def _judge(record: str, against: str | None, confidence: float, guard: float) -> Judgement:
+def _judge(record: str, against: str | None, confidence: float, guard: float, said: Callable[[str], str]) -> Judgement:
     from .decision import Rule
     from .record import RecordError
     from .sheets import SheetError
@@ -115,7 +157,7 @@ def _judge(record: str, against: str | None, confidence: float, guard: float) ->
         path = reference_record() if record == "reference" else Path(record)
         return judge_record(path, against, Rule(confidence, guard))
     except (RecordError, SheetError, VerifyError) as error:
-        fail(str(error))
+        fail(said(str(error)))
 
 
 def _name(run_id: str) -> str:
@@ -123,12 +165,13 @@ def _name(run_id: str) -> str:
     return "".join(c for c in run_id if c.isalnum())[:32] or "report"
 
 
-def refuse(path: Path, force: bool) -> None:
+def refuse(path: Path, force: bool, said: Callable[[str], str] = str) -> None:
+    """Ends the program where `path` is there already and `force` is not given."""
     if path.exists() and not force:
-        fail(f"{path} exists and is not overwritten; add --force or choose another file with -o")
+        fail(said(f"{path} exists and is not overwritten; add --force or choose another file with -o"))
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, said: Callable[[str], str] = str) -> None:
     """All of it or nothing."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -143,4 +186,4 @@ def write(path: Path, data: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        fail(f"cannot write {path}: {error.strerror}; choose another file with -o")
+        fail(said(f"cannot write {path}: {error.strerror}; choose another file with -o"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,28 @@ language_option = click.option(
 )
 
 
+def speaker(lang: str) -> Callable[[str], str]:
+    """What puts a text into the language of --lang. Ends the program where Babel is missing."""
+    from .report.html import MissingExtra
+    from .report.language import translator
+
+    try:
+        said = translator(lang)
+        said("")
+    except MissingExtra as error:
+        fail(str(error))
+    return said
+
+
 def exit_code(judgement: Judgement, require: str) -> int:
-    """The worse of what is required: capability alone, or delivery too."""
+    """The worse of what is required: capability alone, or delivery too; and honesty where the run's profile is
+    audit."""
+    from .audit import inconsistent
+
     words = [judgement.overall] + ([judgement.overall_delivered] if require == "delivered" else [])
+    audited = judgement.record is not None and judgement.record.run["profile"] == "audit"
+    if audited and inconsistent(judgement.audit):
+        return DIFFERS
     for word in ("does not conform", "inconclusive"):
         if word in words:
             return EXIT_CODES[word]

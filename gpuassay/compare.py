@@ -94,6 +94,8 @@ def _about(record: Record) -> dict[str, Any]:
         "driver": record.claims.get("driver.version"),
         "program": f"gpuassay {record.run['program']['version']}",
         "commit": record.run["program"]["commit"],
+        "profile": record.run["profile"],
+        "format": record.run["schema"],
         "complete": record.complete,
         "samples": record.run["samples"],
     }

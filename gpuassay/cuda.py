@@ -264,6 +264,8 @@ class CudaWorkload:
         guard = 0 if kernel.output_is_sum else kernel.chunk_bytes // np.dtype(kernel.word).itemsize
         sums = kernel.output_is_sum
         output = self._cupy.zeros(1, dtype=kernel.word) if sums else self._output(words + guard, kernel.word)
+        if kernel.output_from_zero:
+            output.data.memset(0, output.nbytes - guard * output.itemsize)
         self._set_arrays([self._placed(array) for array in inputs], output, parameter, CHECK_CHUNKS)
         self._run(CHECK_CHUNKS * passes)
         result = self._read_back(output)
@@ -314,8 +316,10 @@ class CudaWorkload:
         self._cupy.get_default_memory_pool().free_all_blocks()
         free_bytes, total_bytes = self._cupy.cuda.runtime.memGetInfo()
         fits = int(free_bytes * RESERVE)
-        usual = kernel.footprint_bytes or min(LARGEST_ARRAY_BYTES * kernel.arrays, int(total_bytes * RESERVE))
-        self.wanted_bytes = footprint_bytes or usual
+        usual = int(total_bytes * RESERVE)
+        if not kernel.whole_memory:
+            usual = min(LARGEST_ARRAY_BYTES * kernel.arrays, usual)
+        self.wanted_bytes = footprint_bytes or kernel.footprint_bytes or usual
         if footprint_bytes is not None:
             refuse_half(footprint_bytes, free_bytes, fits)
         array_bytes = min(self.wanted_bytes, fits) // kernel.arrays

@@ -18,6 +18,7 @@ class Row:
     usable: bool
     found: str
     mend: str = ""
+    optional: bool = False  # measuring does without
 
 
 def examine(out: Path) -> Iterator[Row]:
@@ -52,6 +53,26 @@ def examine(out: Path) -> Iterator[Row]:
     if version and importlib.util.find_spec("cupy"):
         yield _runtime()
     yield _writable(out)
+    yield from _needs_root()
+
+
+def _needs_root(root: Path = Path("/"), user: int | None = None) -> Iterator[Row]:
+    """What of the honesty audit only root sees; nothing else of this program needs root."""
+    from .audit.capabilities import PROFILING, profiling
+    from .audit.host import DRIVER_FILES, FIRMWARE_FILES
+
+    is_root = (os.geteuid() if user is None else user) == 0
+    mend = "run `gpuassay audit` as root; without, the audit says what it could not see"
+    counters = profiling(root / PROFILING)
+    yield Row("root: SM counters", is_root or counters.answer == "claimed", counters.by, mend, optional=True)
+    files = [path for pattern in (*DRIVER_FILES, *FIRMWARE_FILES) for path in root.glob(pattern)]
+    closed = [path for path in files if not os.access(path, os.R_OK)]
+    found = f"{len(files) - len(closed)} of {len(files)} files of driver and firmware readable"
+    yield Row("root: file hashes", not closed, found, mend, optional=True)
+    found = "all processes" if is_root else "own processes only"
+    yield Row("root: agents' sockets", is_root, found, mend, optional=True)
+    found = "as root" if is_root else "not as root; Hopper needs confidential computing instead"
+    yield Row("root: attestation", is_root, f"{found} (nvattest on Blackwell)", mend, optional=True)
 
 
 def _driver_cuda_major() -> int | None:

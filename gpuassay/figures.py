@@ -299,7 +299,7 @@ def _json(text: str, where: str) -> Figures:
             found = _clpeak(document, where)
         elif isinstance(document, dict) and isinstance(document.get("benchmarks"), list):
             found = _pytest_benchmark(document, where)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise FiguresError(f"{where} is not built as its kind of file is ({type(error).__name__}: {error})") from None
     if found is None:
         raise FiguresError(

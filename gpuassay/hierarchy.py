@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from . import stamps
 from .agreement import Finding
 from .knees import Knee, knees
 from .latency import cycles_per_load, shown_size
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
     from .record import Record
     from .sheets import Sheet
@@ -66,7 +67,8 @@ class Size:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """What a record's curves say; `sm_map` is each SM's L2 latency over the mean of all SMs, by SM number."""
+    """What a record's curves say; `sm_map` is each SM's L2 latency over the mean of all SMs, by SM number: as private
+    as a serial number, and in no report."""
 
     points: tuple[Point, ...]
     sizes: tuple[Size, ...]
@@ -95,19 +97,18 @@ def curve_points(rounds: DataFrame) -> list[Point]:
         if not variants.str.endswith(" B").any():
             continue
         of_curve = group[variants.str.endswith(" B") | (variants == "")]
-        for footprint_bytes, there in of_curve.groupby(of_curve["footprint_bytes"].astype("int64")):
-            bytes_there = int(str(footprint_bytes))
-            if bytes_there:
-                found.append(Point(str(name), bytes_there, _cost_s(there)))
+        costs = _costs_s(of_curve).groupby(of_curve["footprint_bytes"].astype("int64")).median()
+        found += [Point(str(name), size, cost) for size, cost in zip(costs.index.tolist(), costs, strict=True) if size]
     return found
 
 
-def _cost_s(rounds: DataFrame) -> float:
-    import numpy as np
-
+def _costs_s(rounds: DataFrame) -> Series[float]:
+    """Each round's cost in s per load or per byte; all of one metric."""
     if rounds["work_unit"].iloc[0] == "load":
-        return float(np.median(cycles_per_load(rounds) / rounds["sm_clock_hz"].to_numpy(float)))
-    return float(np.median(rounds["event_s"] / rounds["work"]))
+        seconds: Series[float] = cycles_per_load(rounds) / rounds["sm_clock_hz"]
+    else:
+        seconds = rounds["event_s"] / rounds["work"]
+    return seconds
 
 
 def sizes(points: list[Point], record: Record) -> list[Size]:
@@ -187,11 +188,7 @@ def sm_map(record: Record) -> dict[int, float]:
 
     rounds = record.rounds()
     rounds = rounds[rounds["metric"] == ALL_SMS]
-    cycles: dict[int, list[float]] = {}
-    for ids, took, loads in zip(rounds["sm_id"], rounds["sm_cycles"], rounds["sm_work"], strict=True):
-        for sm, value in zip(ids, took / loads, strict=True):
-            cycles.setdefault(int(sm), []).append(float(value))
-    medians = {sm: float(np.median(values)) for sm, values in sorted(cycles.items())}
+    medians = stamps.by_sm(rounds["sm_id"], rounds["sm_cycles"], rounds["sm_work"])
     mean = float(np.mean(list(medians.values()))) if medians else 1.0
     return {sm: value / mean for sm, value in medians.items()}
 

@@ -1,6 +1,6 @@
 """What became of each board: its metrics over time, steps and drift, and what changed at the same time.
 
-A step is a change of level between runs (ruptures, least squares, penalty by the Bayesian information criterion) that
+A step is a change of level between runs (least squares, a penalty per step) that
 is larger than the metric's own uncertainty. Where driver, program or kernel source changed with it, that is said: the
 board need not have. Drift is Theil and Sen's median slope with its interval (scipy.stats.theilslopes), of the runs
 since the last step.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from . import segments
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,23 +104,12 @@ def _steps(values: Any, uncertainties: Any) -> list[int]:
 
     if len(values) < FEWEST_FOR_STEP or not np.all(values > 0):
         return []
-    from ruptures import Dynp
-
     logs = np.log(values)
     known = uncertainties[np.isfinite(uncertainties)] / np.median(values)
     # The spread between neighbours shows how far a board moves from run to run, where nothing stepped.
     between = np.median(np.abs(np.diff(logs))) / 0.954 if len(logs) > 2 else 0.0  # 0.954: of a normal difference
     sigma = max(float(np.median(known)) if len(known) else 0.0, float(between), 1e-6)
-    search = Dynp(model="l2", min_size=1, jump=1).fit(logs.reshape(-1, 1))
-    most = min(len(logs) - 1, 5)
-    options = [[], *([*search.predict(n_bkps=count)[:-1]] for count in range(1, most + 1))]
-
-    def cost(places: list[int]) -> float:
-        parts = np.split(logs, places)
-        misfit = sum(float(((part - part.mean()) ** 2).sum()) for part in parts) / sigma**2
-        return misfit + 3 * (len(places)) * math.log(len(logs)) + 6 * len(places)
-
-    return [int(place) for place in min(options, key=cost)]
+    return segments.ends(logs, (3 * math.log(len(logs)) + 6) * sigma**2)[:-1]
 
 
 def _step(group: DataFrame, values: Any, places: list[int], index: int) -> Step:

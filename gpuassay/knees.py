@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from . import segments
 
 FLAT = np.log(1.08)  # neighbouring pieces of the curve that differ by less are one level
 RISE = np.log(1.15)  # two levels differ by at least this
@@ -49,28 +52,30 @@ class Knee:
 
 def knees(footprints_bytes: Sequence[float], costs: Sequence[float]) -> list[Knee]:
     """All knees of a curve, smallest first; none where it has too few points or is flat."""
+    return list(_knees(tuple(footprints_bytes), tuple(costs)))
+
+
+@lru_cache(maxsize=16)  # the verdict and the audit ask for the same curves
+def _knees(footprints_bytes: tuple[float, ...], costs: tuple[float, ...]) -> tuple[Knee, ...]:
     order = np.argsort(footprints_bytes, kind="stable")
     footprint, cost = np.asarray(footprints_bytes, float)[order], np.asarray(costs, float)[order]
     if len(cost) < FEWEST_POINTS:
-        return []
+        return ()
     levels = _levels(np.log2(footprint), np.log(cost))
     found = []
     for (start, stop), (following, end) in pairwise(levels):
         before, after = float(np.median(cost[start:stop])), float(np.median(cost[following:end]))
         if np.log(after / before) >= RISE:
             found.append(_knee(footprint[start:end], cost[start:end], before, after))
-    return found
+    return tuple(found)
 
 
 def _levels(octave: NDArray[Any], logarithm: NDArray[Any]) -> list[tuple[int, int]]:
-    """(first, end) of every plateau: pieces between change points (PELT, squared error), joined where they differ by
-    less than FLAT; wide enough for a level, even, and no slope."""
-    from ruptures import KernelCPD
-
+    """(first, end) of every plateau: pieces between change points (least squares), joined where they differ by less
+    than FLAT; wide enough for a level, even, and no slope."""
     sigma = max(1.4826 * float(np.median(np.abs(np.diff(logarithm)))) / np.sqrt(2), SMALLEST_SIGMA)
     penalty = 4 * np.log(len(logarithm)) * sigma**2  # as sustained.settled_from
-    ends = KernelCPD(kernel="linear", min_size=1).fit_predict(logarithm.reshape(-1, 1), pen=penalty)
-    pieces = _joined(logarithm, [(int(a), int(b)) for a, b in pairwise([0, *ends])])
+    pieces = _joined(logarithm, list(pairwise([0, *segments.ends(logarithm, penalty)])))
     level = [piece for piece in pieces if _is_level(octave, logarithm, *piece)]
     return _joined(logarithm, level)  # what a disturbed point has parted
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import stamps
 from .uncertainty import Term, dispersion, drift, rectangular
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ GLOBALTIMER_STEP_S = 1e-6
 
 def cycles_per_load(rounds: DataFrame) -> Any:
     """One number per round: the median over its SMs of cycles by loads."""
-    return np.array(
-        [np.median(cycles / work) for cycles, work in zip(rounds["sm_cycles"], rounds["sm_work"], strict=True)]
-    )
+    return stamps.medians(rounds["sm_cycles"], rounds["sm_work"])
 
 
 def from_rounds(rounds: DataFrame, causes: dict[str, float], conditions: str = "") -> Measured:
@@ -36,12 +35,12 @@ def from_rounds(rounds: DataFrame, causes: dict[str, float], conditions: str = "
     cycles = cycles_per_load(rounds)
     seconds = cycles / rounds["sm_clock_hz"].to_numpy(float)
     clock_hz = float(np.median(rounds["sm_clock_hz"]))
-    whole = np.array([np.median(sm) for sm in rounds["sm_cycles"]])
-    stamps = STAMP_CYCLES / float(np.median(whole))
+    whole = stamps.medians(rounds["sm_cycles"])
+    at_the_ends = STAMP_CYCLES / float(np.median(whole))
     terms = (
         dispersion(seconds),
         drift(seconds),
-        rectangular("clock stamps", stamps, f"{STAMP_CYCLES:.0f} cycles"),
+        rectangular("clock stamps", at_the_ends, f"{STAMP_CYCLES:.0f} cycles"),
         rectangular("global timer step", GLOBALTIMER_STEP_S * clock_hz / float(np.median(whole)), "1 us at either end"),
         Term("work count", 0.0, "B", "exact", "declared, and counted in the machine code (census)"),
     )
@@ -50,7 +49,7 @@ def from_rounds(rounds: DataFrame, causes: dict[str, float], conditions: str = "
         text += f", over {shown_size(footprint)}"
     return Measured(
         rate=float(np.median(seconds)),
-        sm_count=len({int(sm) for ids in rounds["sm_id"] for sm in ids}),
+        sm_count=len(stamps.sms(rounds["sm_id"])),
         sm_clock_hz=clock_hz,
         terms=terms,
         rounds=len(rounds),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import latency
+from . import latency, stamps
 from .record import Record
 from .telemetry import reason_names
 from .uncertainty import Term, dispersion, drift, rectangular
@@ -52,20 +52,14 @@ def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame, conditi
 
     if rounds["work_unit"].iloc[0] == "load":
         return latency.from_rounds(rounds, _causes(rounds, telemetry), conditions)
-    per_clock = np.array(
-        [
-            np.median(np.asarray(work, float) / np.asarray(cycles, float))
-            for work, cycles in zip(rounds["sm_work"], rounds["sm_cycles"], strict=True)
-        ]
-    )
     return estimate(
         work=rounds["work"].to_numpy(float),
         event_s=rounds["event_s"].to_numpy(float),
         globaltimer_s=rounds["globaltimer_s"].to_numpy(float),
-        per_clock=per_clock,
-        cycles=np.array([np.median(c) for c in rounds["sm_cycles"]]),
+        per_clock=stamps.medians(rounds["sm_work"], rounds["sm_cycles"]),
+        cycles=stamps.medians(rounds["sm_cycles"]),
         left_in_l2=_left_in_l2(record, rounds),
-        sm_count=len({sm for ids in rounds["sm_id"] for sm in ids}),
+        sm_count=len(stamps.sms(rounds["sm_id"])),
         sm_clock_hz=float(np.median(rounds["sm_clock_hz"])),
         nominal_bytes_per_s=_nominal_bytes_per_s(record),
         causes=_causes(rounds, telemetry),
@@ -181,7 +175,10 @@ def _causes(rounds: DataFrame, telemetry: DataFrame) -> dict[str, float]:
         return {}
     start = float(rounds["start_host_s"].min())
     stop = float((rounds["start_host_s"] + rounds["host_s"]).max())
-    window = telemetry[(telemetry["host_s"] >= start) & (telemetry["host_s"] <= stop)]
-    masks = [int(mask) for mask in window["clock_event_reasons"].dropna()]
-    names = [name for mask in masks for name in reason_names(mask)]
-    return {name: names.count(name) / len(masks) for name in dict.fromkeys(names)}
+    during = telemetry["host_s"].between(start, stop).to_numpy()
+    masks = telemetry["clock_event_reasons"].array[during].dropna()
+    counted: dict[str, int] = {}
+    for mask in masks:
+        for name in reason_names(int(mask)):
+            counted[name] = counted.get(name, 0) + 1
+    return {name: count / len(masks) for name, count in counted.items()}

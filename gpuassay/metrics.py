@@ -36,9 +36,9 @@ class Metric:
 
     @property
     def curve_point(self) -> str | None:
-        """ "n8" or "n8.register_a" for tensor.bf16.n8 and so on: a variant of the metric it is compared with."""
-        start = f"{self.compared_with}."
-        return self.name.removeprefix(start) if self.name.startswith(start) else None
+        """ "n8" or "n8.register_a" for tensor.bf16.n8 and so on: a point of the curve over the instruction's shape."""
+        point = self.name.removeprefix(f"{self.compared_with}.")
+        return point if re.match(r"n\d", point) else None
 
     @property
     def pair(self) -> tuple[int, int] | None:

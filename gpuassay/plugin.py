@@ -77,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: part of the full profile only")
     config.addinivalue_line("markers", "audit: a check of the honesty audit")
     config.addinivalue_line("markers", "thorough: of those, part of the audit profile only")
+    config.addinivalue_line("markers", "claims: part of the audit profile, since a claim is held against it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -211,9 +212,11 @@ def measure(
             pytest.skip(f"the part has {gpu.sm_count} SMs")
         announce(request.config, (name, toolchain, variant), SUSTAINED_LIMIT_S if sustained else LIMIT_S)
         progress.start(f"{name} ({variant or toolchain})")
+        from .kernels import no_kernel
+
         kernel = _choose(metric, toolchain, gpu.compute_capability)
         if kernel is None:
-            _not_measured(record, progress, name, _no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
+            _not_measured(record, progress, name, no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
         assert kernel is not None
         try:
             workload = gpu.prepare(
@@ -353,15 +356,6 @@ def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | No
 
     candidates = kernels_for(metric, toolchain)
     return next((k for k in candidates if k.architecture_for(compute_capability)), None)
-
-
-def _no_kernel(metric: str, toolchain: str, compute_capability: str) -> str:
-    from .kernels import kernels_for
-
-    # The first that says so speaks for all: they answer the same question.
-    requires = next((k.requires for k in kernels_for(metric, toolchain) if k.requires), "")
-    reason = f"no kernel for this architecture (compute capability {compute_capability})"
-    return f"{reason}: {requires}" if requires else reason
 
 
 def _rounds(kernel: Kernel, workload: Workload, gpu: Device, durations_s: list[float]) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ import re
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -287,9 +288,17 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
+# Only numbers that are written like this can be too large. A record holds a million numbers, and a call for each of
+# them takes longer than all else that reading does.
+_LONG = re.compile(r"[\s:,\[-][0-9]{19}")
+_HIGH = re.compile(r"[eE]\+?[0-9]{3}[0-9]*\s*[,\]}]")
+_QUICK = json.JSONDecoder(parse_constant=_constant)
+_CAREFUL = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+
+
 def _parse(text: str) -> dict[str, Any]:
     try:
-        line = json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_constant)
+        line = (_CAREFUL if _LONG.search(text) or _HIGH.search(text) else _QUICK).decode(text)
     except (ValueError, RecursionError) as error:
         # Not str(error): JSON's own position counts this line as line 1.
         raise _LineError(f"it is not valid JSON ({getattr(error, 'msg', error)})") from error
@@ -309,31 +318,25 @@ def _printable(value: Any) -> Any:
     return value
 
 
+# type(), not isinstance(): a bool is an int to Python, but not a quantity.
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "integer": lambda value: type(value) is int,
+    "number": lambda value: type(value) in (int, float),
+    "positive number": lambda value: type(value) in (int, float) and value > 0,
+    "true or false": lambda value: isinstance(value, bool),
+    "object": lambda value: isinstance(value, dict),
+    "list": lambda value: isinstance(value, list),
+    "list of integers": lambda value: isinstance(value, list) and set(map(type, value)) <= {int},
+    "list of numbers": lambda value: isinstance(value, list) and set(map(type, value)) <= {int, float},
+    "any": lambda value: True,
+}
+
+
 def _holds(need: _Need, value: object) -> bool:
     if isinstance(need, tuple):
         return value in need
-    if need.endswith("?"):
-        return value is None or _holds(need[:-1], value)
-    if need == "text":
-        return isinstance(value, str)
-    # type(), not isinstance(): a bool is an int to Python, but not a quantity.
-    if need == "integer":
-        return type(value) is int
-    if need == "number":
-        return type(value) in (int, float)
-    if need == "positive number":
-        return type(value) in (int, float) and value > 0  # type: ignore[operator]
-    if need == "true or false":
-        return isinstance(value, bool)
-    if need == "object":
-        return isinstance(value, dict)
-    if need == "list":
-        return isinstance(value, list)
-    if need == "list of integers":
-        return isinstance(value, list) and all(type(item) is int for item in value)
-    if need == "list of numbers":
-        return isinstance(value, list) and all(type(item) in (int, float) for item in value)
-    return need == "any"
+    return (value is None and need.endswith("?")) or _HOLDS[need.removesuffix("?")](value)
 
 
 def _require(what: str, fields: dict[str, _Need], holder: object) -> None:
@@ -423,6 +426,16 @@ def _plain(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} cannot stand in a run record")
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What stands in the file of a `RecordWriter`: digest of all of it, size, lines, the last one's chain."""
+
+    sha256: hashlib._Hash
+    size_bytes: int = 0
+    lines: int = 0
+    chain: str = ""
+
+
 class RecordWriter:
     """Writes one new run record, line by line; a context manager, safe to use from many threads.
 
@@ -440,9 +453,7 @@ class RecordWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._sha256 = hashlib.sha256()
-        self._lines = 0
-        self._chain = ""
+        self._written = _Written(hashlib.sha256())
         self._broken = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a line handed over is a line that survives the death of this process.
@@ -468,11 +479,8 @@ class RecordWriter:
         writer._file = found.path.open("r+b", buffering=0)
         data = found.path.read_bytes()
         data = data[: data.rfind(b"\n") + 1]
-        writer._sha256 = hashlib.sha256(data)
-        writer._lines = data.count(b"\n")
-        writer._chain = found.chain
-        writer._file.truncate(len(data))
-        writer._file.seek(len(data))
+        writer._written = _Written(hashlib.sha256(data), len(data), data.count(b"\n"), found.chain)
+        writer._cut()
         return writer
 
     def leave(self) -> None:
@@ -545,13 +553,13 @@ class RecordWriter:
             if self.closed:
                 return
             try:
-                if self._broken or (self._lines == 0 and status == "failed"):
+                if self._broken or (self._written.lines == 0 and status == "failed"):
                     return
                 end = {
                     "finished": finished or utc_now(),
                     "status": status,
-                    "lines": self._lines,
-                    "sha256": self._sha256.hexdigest(),
+                    "lines": self._written.lines,
+                    "sha256": self._written.sha256.hexdigest(),
                 }
                 self._append("end", _dump("end", end))
             finally:
@@ -563,10 +571,14 @@ class RecordWriter:
             raise ValueError(f"the record {self.path} is closed")
         if self._broken:
             raise ValueError(f"the record {self.path} could not be written and takes no more lines")
-        if (kind == "run") != (self._lines == 0):
+        before = self._written
+        if (kind == "run") != (before.lines == 0):
             raise ValueError("the first line of a record, and no other, is its 'run' line")
-        data, following = chain.chained(self._chain, data)
+        data, following = chain.chained(before.chain, data)
+        sha256 = before.sha256.copy()
+        sha256.update(data)
         try:
+            self._cut()
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
@@ -576,9 +588,14 @@ class RecordWriter:
         except OSError:
             self._broken = True
             raise
-        self._sha256.update(data)
-        self._lines += 1
-        self._chain = following
+        # In one step: Ctrl-C may come between any two.
+        self._written = _Written(sha256, before.size_bytes + len(data), before.lines + 1, following)
+
+    def _cut(self) -> None:
+        """Takes from the file what an interrupted `_append` left: the next line follows from the last whole one."""
+        if self._file.seek(0, os.SEEK_END) != self._written.size_bytes:
+            self._file.truncate(self._written.size_bytes)
+            self._file.seek(self._written.size_bytes)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -637,6 +654,8 @@ class Record:
     chain: str = ""
     _rounds: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _telemetry: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    # What is computed of this record alone, by the name of what computes it: once, however many ask.
+    derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def mig(self) -> bool:
@@ -683,8 +702,12 @@ class Record:
             The columns `TELEMETRY_COLUMNS`: float64 with NaN where a reading is absent, except
             ``clock_event_reasons``, ``other_processes`` and ``own_process_listed`` (nullable
             Int64) and ``other_pids`` (lists or None); then any further keys of the lines.
-            Without samples the frame is empty and has the same columns.
+            Without samples the frame is empty and has the same columns. Each call gives a frame of its own.
         """
+        return self._telemetry_frame.copy()
+
+    @cached_property
+    def _telemetry_frame(self) -> DataFrame:
         types = dict.fromkeys(TELEMETRY_COLUMNS, "float64") | {
             "clock_event_reasons": "Int64",
             "other_processes": "Int64",

@@ -27,7 +27,7 @@ PSEUDONYM_DIGITS = 12
 # quantity of a claim -> what its pseudonym begins with
 CLAIMS = {"uuid": "GPU", "serial": "serial", "pci.bus_id": "pci"}
 SM_MAP = "latency.l2.all_sms"
-PROCESS_ROWS = ("vendor agents", "attestation", "same unit")
+PROCESS_ROWS = ("vendor agents", "attestation", "same unit as before")
 # What may stand inside any text: UUIDs, PCI addresses, home directories.
 _PATTERNS = (
     ("GPU", re.compile(r"\b(?:GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")),

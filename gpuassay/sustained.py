@@ -7,8 +7,9 @@ must not move. Variants (fewer SMs, other data) are curves beside a metric: show
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import segments, stamps
 from .agreement import Finding
 from .measured import Measured
 from .metrics import ENERGY, SUSTAINED
@@ -46,13 +47,14 @@ def variants(rounds: DataFrame, telemetry: DataFrame) -> list[Variant]:
     if "variant" not in rounds or not rounds["variant"].notna().any():
         return []
     found = []
+    counter = _counter(telemetry)
     with_variants = set(rounds[rounds["variant"].notna()]["metric"])
     ours = rounds[rounds["metric"].isin(with_variants) & (rounds["toolchain"] == "cuda c++")]
     ours = ours[ours["work_unit"] != "load"]  # a latency is no rate: hierarchy.py has its curves
     for (metric, variant), group in ours.fillna({"variant": ""}).groupby(["metric", "variant"], sort=False):
         if str(metric).endswith(SUSTAINED):
             group = group.iloc[settled_from(group) :]
-        found.append(_point(str(metric), str(variant) or "all SMs, random data", group, telemetry))
+        found.append(_point(str(metric), str(variant) or "all SMs, random data", group, counter))
     return found
 
 
@@ -73,13 +75,12 @@ def findings(rounds: DataFrame) -> list[Finding]:
 
 
 def settled_from(rounds: DataFrame) -> int:
-    """Index of the first round after the last change point of the rate (PELT, squared error).
+    """Index of the first round after the last change point of the rate (least squares).
 
     The penalty is 4 ln(n) s^2 (s from successive differences), at which 200 stationary series of 600 points gave no
     false alarm (tried 2026-11-23); rounds are averaged in blocks first, because neighbours resemble each other.
     """
     import numpy as np
-    from ruptures import KernelCPD  # PELT with a linear kernel is squared error, and this one is written in C
 
     rates = (rounds["work"] / rounds["event_s"]).to_numpy(float)
     size = max(1, len(rates) // BLOCKS)
@@ -88,7 +89,7 @@ def settled_from(rounds: DataFrame) -> int:
         return 0
     sigma = 1.4826 * np.median(np.abs(np.diff(blocks))) / np.sqrt(2)
     penalty = 4 * np.log(len(blocks)) * max(sigma, 1e-9 * np.median(blocks)) ** 2
-    changes = KernelCPD(kernel="linear", min_size=5).fit_predict(blocks.reshape(-1, 1), pen=penalty)
+    changes = segments.ends(blocks, penalty, min_size=5)
     return int(changes[-2] * size) if len(changes) > 1 else 0
 
 
@@ -107,7 +108,7 @@ def energy(metric: str, rounds: DataFrame, telemetry: DataFrame) -> tuple[str, M
 
     window = settled(rounds)
     start, stop = _window(window)
-    joules, updates_s = _joules(telemetry, start, stop)
+    joules, updates_s = _joules(_counter(telemetry), start, stop)
     if joules is None or joules <= 0:
         return None
     work = float(np.sum(window["work"]))
@@ -119,49 +120,59 @@ def energy(metric: str, rounds: DataFrame, telemetry: DataFrame) -> tuple[str, M
     return ENERGY + metric.removesuffix(SUSTAINED), Measured(work / joules, terms=(step,), conditions=conditions)
 
 
-def _point(metric: str, variant: str, rounds: DataFrame, telemetry: DataFrame) -> Variant:
+def _point(metric: str, variant: str, rounds: DataFrame, counter: _Counter) -> Variant:
     import numpy as np
 
     start, stop = _window(rounds)
-    joules, updates_s = _joules(telemetry, start, stop)
+    joules, updates_s = _joules(counter, start, stop)
     long_enough = stop - start > 10 * updates_s
     return Variant(
         metric,
         variant,
-        len({int(sm) for ids in rounds["sm_id"] for sm in ids}),
-        float(np.median(rounds["work"] / rounds["event_s"])),
+        len(stamps.sms(rounds["sm_id"])),
+        float(np.median(rounds["work"].to_numpy(float) / rounds["event_s"].to_numpy(float))),
         float(np.median(_per_clock(rounds))),
-        float(np.median(rounds["sm_clock_hz"])),
+        float(np.median(rounds["sm_clock_hz"].to_numpy(float))),
         joules / (stop - start) if joules is not None and long_enough else None,
     )
 
 
 def _window(rounds: DataFrame) -> tuple[float, float]:
-    last = rounds.iloc[-1]
-    return float(rounds["start_host_s"].iloc[0]), float(last["start_host_s"] + last["host_s"])
+    start_s, took_s = rounds["start_host_s"].array, rounds["host_s"].array
+    return float(start_s[0]), float(start_s[-1] + took_s[-1])
 
 
-def _joules(telemetry: DataFrame, start: float, stop: float) -> tuple[float | None, float]:
-    """Energy between two times on the host's clock, and the time between two updates of the counter."""
+class _Counter(NamedTuple):
+    """The energy counter's readings, (n,) each: the host's clock in s, joules; when it moved."""
+
+    at_s: Any
+    energy_j: Any
+    moved_s: Any
+
+
+def _counter(telemetry: DataFrame) -> _Counter:
     import numpy as np
 
     if "energy_j" not in telemetry:
-        return None, 0.0
+        return _Counter(*[np.empty(0)] * 3)
     readings = telemetry[["host_s", "energy_j"]].dropna()
-    if len(readings) < 3 or readings["host_s"].iloc[0] > start or readings["host_s"].iloc[-1] < stop:
+    at_s, energy_j = readings["host_s"].to_numpy(float), readings["energy_j"].to_numpy(float)
+    return _Counter(at_s, energy_j, at_s[1:][np.diff(energy_j) > 0])
+
+
+def _joules(counter: _Counter, start: float, stop: float) -> tuple[float | None, float]:
+    """Energy between two times on the host's clock, and the time between two updates of the counter."""
+    import numpy as np
+
+    if len(counter.at_s) < 3 or counter.at_s[0] > start or counter.at_s[-1] < stop:
         return None, 0.0
-    changed = readings[readings["energy_j"].diff() > 0]["host_s"].to_numpy(float)
-    updates_s = float(np.median(np.diff(changed))) if len(changed) > 2 else stop - start
-    first, last = np.interp([start, stop], readings["host_s"], readings["energy_j"])
+    updates_s = float(np.median(np.diff(counter.moved_s))) if len(counter.moved_s) > 2 else stop - start
+    first, last = np.interp([start, stop], counter.at_s, counter.energy_j)
     return float(last - first), updates_s
 
 
 def _per_clock(rounds: DataFrame) -> Any:
-    import numpy as np
-
-    return np.array(
-        [np.median(work / cycles) for work, cycles in zip(rounds["sm_work"], rounds["sm_cycles"], strict=True)]
-    )
+    return stamps.medians(rounds["sm_work"], rounds["sm_cycles"])
 
 
 def _per_clock_moved(rounds: DataFrame) -> float:

@@ -14,16 +14,23 @@ def show(value: float, unit: str, digits: int = 4) -> str:
     """`value` (SI) with `digits` significant digits, prefixed where the unit takes one: 3.161 TB/s."""
     if not math.isfinite(value):
         return f"{value} {unit}".strip()
-    if unit in PREFIXED:
-        rounded = abs(float(f"{value:.{digits - 1}e}"))  # 999.99 GB/s shows as 1.000 TB/s
-        for factor, prefix in PREFIXES:
-            if rounded >= factor:
-                return f"{_significant(value / factor, digits)} {prefix}{unit}"
+    factor, prefixed = scale(float(f"{value:.{digits - 1}e}"), unit)  # 999.99 GB/s shows as 1.000 TB/s
+    if factor > 1:
+        return f"{_significant(value / factor, digits)} {prefixed}"
     if unit == "s" and 0 < value < 1:
         factor, prefix = next(((f, p) for f, p in PARTS if value >= f), PARTS[-1])
         return f"{_significant(value / factor, digits)} {prefix}s"
     text = f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else _significant(value, digits)
     return text if unit in ("", "1") else f"{text} {unit}"
+
+
+def scale(value: float, unit: str) -> tuple[float, str]:
+    """(factor, unit with its prefix) in which a number of this size is read: 3e12 B/s -> (1e12, "TB/s")."""
+    if unit in PREFIXED:
+        for factor, prefix in PREFIXES:
+            if abs(value) >= factor:
+                return factor, f"{prefix}{unit}"
+    return 1.0, unit
 
 
 def _significant(value: float, digits: int) -> str:

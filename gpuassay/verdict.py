@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, audit, calibration, contention, hierarchy, measured, sustained
+from . import agreement, audit, calibration, contention, hierarchy, measured, stamps, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
@@ -109,7 +109,9 @@ class Judgement:
                 if v.measured is not None and (said := acceptance.would_say(self.sheet, v.metric, v.measured))
             },
             "variants": [asdict(variant) for variant in self.variants],
-            "hierarchy": asdict(self.hierarchy) if self.hierarchy else None,
+            # Without the map of each SM's L2 latency: it tells dies apart, and a judgement is made to be passed on.
+            "hierarchy": asdict(replace(self.hierarchy, sm_map={})) if self.hierarchy else None,
+            "audit_answer": audit.overall(self.audit),
             "audit": [row.line() for row in self.audit],
         }
         return {key: _finite(value) for key, value in document.items()}
@@ -158,8 +160,11 @@ def judge(
     found_sizes = hierarchy.of_record(record, sheet)
     findings += hierarchy.findings(found_sizes, record)
     beside = {"choice": tuple(choice), "record": record, "variants": curves, "hierarchy": found_sizes}
-    beside |= {"audit": tuple(audit.of_record(record))}
-    return conclude(part, sheet, verdicts, findings, rule, **beside)
+    rows = tuple(audit.of_record(record, sheet))
+    if names := audit.inconsistent(rows):
+        text = f"the audit found the device's own account inconsistent in: {', '.join(names)}"
+        findings.append(Finding("audit-inconsistent", "warning", None, text))
+    return conclude(part, sheet, verdicts, findings, rule, **beside, audit=rows)
 
 
 def conclude(
@@ -174,6 +179,9 @@ def conclude(
     elif overall == "conforms" and any(f.severity == "error" for f in findings):
         overall = "inconclusive"
     summary = _summary(part, sheet, overall, verdicts, identity)
+    if names := audit.inconsistent(rest.get("audit", ())):
+        # Beside the verdict and not in it: a sheet does not promise what these rows look at.
+        summary += f"; audit: inconsistent: {_listed(names)}"
     return Judgement(
         part, sheet, overall, delivered, summary, tuple(verdicts), tuple(findings), rule=rule, **{"choice": ()} | rest
     )
@@ -232,6 +240,12 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
 
 def measurements(record: Record) -> list[tuple[str, Measured]]:
     """Every metric of a record with its measured values; CUDA C++ where both toolchains measured."""
+    if "measurements" not in record.derived:
+        record.derived["measurements"] = _measurements(record)
+    return list(record.derived["measurements"])
+
+
+def _measurements(record: Record) -> list[tuple[str, Measured]]:
     if record.run["samples"] != "kept":
         claimed = record.claims.get("count.sm")
         found = [("count.sm", Measured(claimed, conditions="as the device claims; nothing here counted them"))]
@@ -243,7 +257,7 @@ def measurements(record: Record) -> list[tuple[str, Measured]]:
     telemetry = record.telemetry()
     rounds = contention.clean(sustained.plain(record.rounds()), telemetry)
     # A chase runs on as few SMs as its question needs: it says nothing of how many there are.
-    seen = {int(sm) for ids in rounds[rounds["work_unit"] != "load"]["sm_id"] for sm in ids}
+    seen = stamps.sms(rounds[rounds["work_unit"] != "load"]["sm_id"])
     found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
     for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
         of_metric = rounds[rounds["metric"] == name]
@@ -352,10 +366,11 @@ def _names(pairs: Iterable[tuple[str, Word]], shown: int = 3) -> str:
     for name, word in dict.fromkeys(pairs):
         if word in ("above", "below"):
             by_word.setdefault(word, []).append(name)
-    return "; ".join(
-        f"{word}: {', '.join(names[:shown])}" + (f" and {len(names) - shown} more" if len(names) > shown else "")
-        for word, names in by_word.items()
-    )
+    return "; ".join(f"{word}: {_listed(names, shown)}" for word, names in by_word.items())
+
+
+def _listed(names: list[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _finite(value: Any) -> Any:

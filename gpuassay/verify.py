@@ -30,7 +30,7 @@ SELECTED = {
     "quick": "quick",
     "standard": "not full and not thorough",
     "full": "not thorough",
-    "audit": "quick or audit",
+    "audit": "quick or audit or claims",
 }
 
 

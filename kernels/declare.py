@@ -55,7 +55,8 @@ class Kernel(ABC):
     `work_per_iteration` is what one block does in one pass of the counted loop body, in `work_unit`: FLOP (an FMA
     is two), OP (the same of integers; any other operation is one per result), bytes moved or loads that wait for one
     another. `instructions` is how often each SASS opcode that does this work stands in the loop body; `gpuassay census`
-    counts both in the machine code. `instructions_on` has, by architecture, what differs there. `requires` says what
+    counts both in the machine code. `instructions_on` has, by architecture, what differs there. `retried`: each of them
+    stands in a loop of its own that repeats it until it succeeds, and its work is done once. `requires` says what
     the kernel needs of the hardware and which compute capabilities have it, where not all do. `macros` are defined in
     front of a CUDA C++ source that serves several kernels, besides KERNEL, the symbol. `cluster`: blocks to a cluster,
     as the source's __cluster_dims__ says. `fills_sm`: a launch asks for all the shared memory that a block can have,
@@ -73,6 +74,7 @@ class Kernel(ABC):
     work_per_iteration: int
     instructions: Mapping[str, int]
     instructions_on: Mapping[str, Mapping[str, int]] = field(default_factory=dict, kw_only=True)
+    retried: bool = field(default=False, kw_only=True)
     requires: str = field(default="", kw_only=True)
     macros: Mapping[str, int | str] = field(default_factory=dict, kw_only=True)
     cluster: int = field(default=1, kw_only=True)
@@ -146,18 +148,22 @@ class MemoryKernel(Kernel):
     """A kernel that streams whole arrays in chunks handed out by an atomic counter.
 
     Arguments: (stamps, counter, array_chunks, total_chunks, *input arrays, output, parameter where there is one).
-    The output is an array like the inputs, or one word where `output_is_sum`. `work_per_iteration` counts every
-    byte read and every byte written for one chunk; `chunk_bytes` is that chunk's size in one array. `footprint_bytes`:
-    all arrays together, where the kernel is not for memory far beyond L2. `host_memory`: the arrays lie in pinned host
-    memory, which the kernel reads and writes over the link.
+    The output is an array like the inputs, or one word where `output_is_sum`; with `output_from_zero` the array that
+    is checked begins with zeros, because the kernel changes what is there. `work_per_iteration` counts every byte read
+    and every byte written for one chunk, or its operations; `chunk_bytes` is that chunk's size in one array.
+    `footprint_bytes`: all arrays together, where the kernel is not for memory far beyond L2. `whole_memory`: they take
+    nearly all that is free. `host_memory`: they lie in pinned host memory, which the kernel reads and writes over the
+    link.
     """
 
     word: type[np.generic] = np.uint32
     chunk_bytes: int = 65536
     input_arrays: int = 0
     output_is_sum: bool = False
+    output_from_zero: bool = False
     footprint_bytes: int | None = None
     host_memory: bool = False
+    whole_memory: bool = False
 
     @property
     def arrays(self) -> int:

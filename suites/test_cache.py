@@ -31,6 +31,7 @@ def test_cache(measure: Measure, metric: str) -> None:
 
 
 @point
+@pytest.mark.claims
 @pytest.mark.parametrize("footprint_bytes", FOOTPRINTS)
 def test_read_over_footprint(measure: Measure, footprint_bytes: int) -> None:
     """From one chunk, which L1 holds, to most of the memory."""

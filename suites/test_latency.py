@@ -37,7 +37,9 @@ def test_latency_memory(measure: Measure) -> None:
 
 
 @burst
-@pytest.mark.parametrize("level", ["shared", "cluster", "l1", "l2", "l2.all_sms"])
+@pytest.mark.parametrize(
+    "level", ["shared", "cluster", "l1", "l2", pytest.param("l2.all_sms", marks=pytest.mark.claims)]
+)
 def test_latency(measure: Measure, level: str) -> None:
     measure(f"latency.{level}", "cuda c++")
 

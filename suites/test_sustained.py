@@ -6,7 +6,13 @@ from gpuassay.timing import Measure, sustained
 
 pytestmark = [pytest.mark.gpu, pytest.mark.full, sustained]
 
-METRICS = ["tensor.bf16", "tensor.fp8_e4m3", "tensor.int8", "tensor.fp64", "vector.fp32"]
+METRICS = [
+    pytest.param("tensor.bf16", marks=pytest.mark.claims),
+    "tensor.fp8_e4m3",
+    "tensor.int8",
+    "tensor.fp64",
+    "vector.fp32",
+]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -101,12 +101,13 @@ class Model:
     mig: bool = False  # the part is an instance of a larger one
     refused: dict = field(default_factory=dict)  # operation, or metric of a kernel -> why
     breaks_at: str | None = None  # operation that fails while it is timed
+    die: int = 0  # which die of this part it is: its map of SM to L2 latency
     chip_cap_sms: int = 10_000  # more SMs than that share what so many could do
 
     def rate(self, metric):
         """A fake's rates of its own, else CUDA's table; a rate that no table prints is 64 results."""
         if metric in self.rates or metric.startswith("memory."):
-            return self.rates[metric]
+            return self.rates.get(metric, 0.94)
         if metric.startswith(("tensor.", "mma_sync.")):
             return OTHER_RATE
         return 0.99 * (limit(metric, self.compute_capability) or 64)
@@ -177,6 +178,12 @@ class FakeSensors:
         self.model = model
         self.started = time.monotonic()
         self.readings = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *why):
+        pass
 
     def read(self):
         self.readings += 1
@@ -397,7 +404,7 @@ class FakeChase(FakeWorkload):
         stamps[:, 0] = np.arange(self.sms)
         stamps[:, 1] = 10**9
         # Some SMs lie farther from L2 than others.
-        distance = 1 + 0.02 * np.sin(np.arange(self.sms)) * (self.sms > 2)
+        distance = 1 + 0.02 * np.sin(np.arange(self.sms) + model.die) * (self.sms > 2)
         took = iterations * loads * cycles * distance * (1 + device.rng.normal(0, model.noise, self.sms))
         stamps[:, 2] = stamps[:, 1] + np.round(took).astype(np.uint64)
         stamps[:, 3] = np.uint64(round(device.now_s * 1e9)) + np.uint64(5)

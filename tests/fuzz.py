@@ -1,8 +1,8 @@
 """Feeds every parser of strangers' files with damaged ones: `python tests/fuzz.py --cases 1000000 --processes 2`.
 
 A case ends well where the parser gives a result or raises its own error. It ends badly on any other exception, after
-more than a second, and, for a whole process, above 1 GiB of memory. Each bad case is kept, and reproducible from its
-seed. tests/test_untrusted.py runs a few thousand of these.
+more than a second of processor time (other programs' load does not count), and, for a whole process, above 1 GiB of
+memory. Each bad case is kept, and reproducible from its seed. tests/test_untrusted.py runs a few thousand of these.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rewriting import lines_of, rewrite
 from rich.console import Console
 
 from gpuassay import figures, record, redact, seal, units, verify
-from gpuassay.fleet.store import Store, StoreError
+from gpuassay.fleet import report as fleet_report
+from gpuassay.fleet.store import PACK, Store, StoreError, row_schema
 from gpuassay.report import document, html, terminal
 from gpuassay.report.lab import Lab, LabError
 from gpuassay.report.lab import read as read_lab
@@ -49,7 +52,8 @@ DICTIONARY = [
     b"[" * 3000, b"{\"a\":" * 3000, b"9" * 5000, b"a" * 70000, b"a.b." * 500, b"[[x]]\n" * 50, b"9999-99-99T99:99:99Z",
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 2**62, -(2**63), 1e308, -1e308, 5e-324, 0.5, "", "x", "\x1b[8m", "<b>", "\ud83d",
+    None, True, False, 0, -1, 1, 2**62, -(2**63), 10**400, 1e308, -1e308, 5e-324, 0.5, "", "x", "\x1b[8m", "<b>",
+    "\ud83d",
     [], {},
     [1], [[]], {"a": 1}, [0] * 50, "a" * 5000, "../../x", "=1+1", "nan", "2026-01-01T00:00:00Z", "tensor.bf16",
     "memory.read",
@@ -102,6 +106,45 @@ def mutated_document(value: Any, rng: random.Random, depth: int = 0) -> Any:
     return rng.choice(VALUES)
 
 
+# One file of each program whose JSON is read, with values that reach all of its parser.
+FIGURES: list[Any] = [
+    {
+        "nvbandwidth": {
+            "testcases": [
+                {"name": "host_to_device_memcpy_ce", "status": "Passed", "bandwidth_matrix": [["55.1", "N/A"]]},
+                {"name": "device_to_host_memcpy_ce", "status": "Waived"},
+            ]
+        }
+    },
+    {
+        "schema": "clpeak/run",
+        "devices": [
+            {
+                "backend": "CUDA",
+                "name": "H20",
+                "tests": [{"id": "global_memory_bandwidth", "unit": "GB/s", "metrics": [{"id": "a", "value": 3500.0}]}],
+            }
+        ],
+    },
+    {
+        "benchmarks": [
+            {
+                "name": "test_read",
+                "stats": {"median": 0.02},
+                "extra_info": {
+                    "metric": "memory.read",
+                    "variant": None,
+                    "work": 6e10,
+                    "work_unit": "B",
+                    "sm_clock_hz": 1.98e9,
+                    "sm_count": 78,
+                },
+            }
+        ]
+    },
+]
+
+
 class Targets:
     """The parsers, each with files that it reads without complaint."""
 
@@ -121,13 +164,15 @@ class Targets:
             b"tensor.bf16,157.8,TFLOPS,0.4,1980000000,78,limit,ours\nmemory.read,3.71,TB/s,,,,limit,ours\n",
             b"function,num_times,n_elements,sizeof,max_mbytes_per_sec,min_runtime,max_runtime,avg_runtime\n"
             b"Copy,100,33554432,8,3000000,0.1,0.2,0.15\nTriad,100,33554432,8,3100000,0.1,0.2,0.15\n",
-            json.dumps(
-                {"nvbandwidth": {"testcases": [{"name": "host_to_device_memcpy_ce", "status": "Passed", "sum": 55.1}]}}
-            ).encode(),
-            json.dumps({"benchmarks": [{"name": "t", "stats": {"median": 1.0}, "extra_info": {}}]}).encode(),
+            *(json.dumps(document).encode() for document in FIGURES),
         ]
         self.store = folder / "store"
-        Store.create(self.store)
+        store = Store.create(self.store)
+        status = {"uuid": "GPU-1", "node": "n", "slot": "0", "phase": "alone", "state": "ok", "run_id": "r"}
+        store.set_status("b", **status, part="H20", overall="conforms")
+        row = {"run_id": "r", "metric": "memory.read", "unit": "B/s", "verdict": "below", "value": 1.0}
+        pq.write_table(pa.Table.from_pylist([row, row], row_schema()), self.store / PACK)
+        self.rows = (self.store / PACK).read_bytes()
         self.names = [name for name in dir(self) if name.startswith("try_")]
 
     def file(self, data: bytes, name: str = "case") -> Path:
@@ -173,12 +218,33 @@ class Targets:
     def try_figures(self, rng: random.Random) -> None:
         accept((figures.FiguresError,), lambda: figures.read(str(self.file(mutated(rng.choice(self.figures), rng)))))
 
+    def try_figures_of_other_programs(self, rng: random.Random) -> None:
+        document = rng.choice(FIGURES)
+        for _ in range(rng.randint(1, 3)):
+            document = mutated_document(document, rng)
+        path = self.file(json.dumps(document).encode())
+        accept((figures.FiguresError,), lambda: figures.read(str(path)))
+
     def try_fleet_store(self, rng: random.Random) -> None:
         (self.store / "store.json").write_bytes(mutated(b'{"schema": "gpuassay.fleet/1"}\n', rng))
         status = b'{"key": "a", "uuid": "GPU-1", "node": "n", "slot": "0", "phase": "alone", "state": "done"}\n'
         (self.store / "status" / "a.json").write_bytes(mutated(status, rng))
         accept((StoreError,), lambda: list(Store(self.store).statuses()))
         accept((StoreError,), lambda: Store.open(self.store))
+
+    def try_fleet_rows(self, rng: random.Random) -> None:
+        if rng.random() < 0.5:
+            (self.store / PACK).write_bytes(mutated(self.rows, rng))
+        else:
+            columns = mutated_document(pq.read_table(io.BytesIO(self.rows)).to_pydict(), rng)
+            try:
+                table = pa.table(columns if rng.random() < 0.5 else {k: pa.array(v * 2) for k, v in columns.items()})
+                pq.write_table(table, self.store / PACK)
+            except Exception:
+                return  # no such table can be: nothing of ours was tried
+        (self.store / "status" / "a.json").unlink(missing_ok=True)
+        (self.store / "store.json").write_text('{"schema": "gpuassay.fleet/1"}')
+        accept((StoreError,), lambda: fleet_report.build(Store.open(self.store)))
 
     def try_key(self, rng: random.Random) -> None:
         accept((redact.RedactError,), lambda: redact.key_beside(self.file(mutated(b"0123456789abcdef" * 4, rng))))
@@ -218,7 +284,7 @@ def _stop(*_: Any) -> None:
 def run(cases: int, seed: int, seconds: float, sample: Path, judge: bool = False) -> Iterator[str]:
     """Runs the cases `seed`, `seed` + 1, ...; yields what went wrong, and last a summary. `judge`: whole judgements,
     under a limit of a minute each."""
-    signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     done, start, last = 0, time.monotonic(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         targets = Targets(Path(folder), sample)
@@ -228,15 +294,16 @@ def run(cases: int, seed: int, seconds: float, sample: Path, judge: bool = False
                 break
             rng = random.Random(number)
             name = "judge" if judge else targets.names[number % len(targets.names)]
-            signal.setitimer(signal.ITIMER_REAL, 60 * LIMIT_S if judge else LIMIT_S)
             try:
-                getattr(targets, name)(rng)
+                signal.setitimer(signal.ITIMER_PROF, 60 * LIMIT_S if judge else LIMIT_S)
+                try:
+                    getattr(targets, name)(rng)
+                finally:
+                    signal.setitimer(signal.ITIMER_PROF, 0)
             except Exception as error:
                 ours = [f for f in traceback.extract_tb(error.__traceback__) if "gpuassay" in f.filename][-1:]
                 where = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in ours)
                 yield f"case {number}, {name}: {type(error).__name__}{where}: {str(error)[:200]}"
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
             done += 1
             if time.monotonic() - last > 30:
                 last = time.monotonic()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpuassay.audit import Row
-from gpuassay.audit.host import attestation, engines, flavour, rows
+from gpuassay.audit.host import attestation, engines, flavour, missing_conditions, rows
 
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12\n"
 
@@ -48,6 +48,45 @@ def test_facts_of_a_host(host: Path) -> None:
     hashes = found["GSP firmware files"].details["sha256"]
     assert hashes == {"/lib/firmware/nvidia/580.65.06/gsp_ga10x.bin": sha256(b"firmware").hexdigest()}
     assert {row.verdict for row in found.values()} == {"not observable"}
+
+
+def test_sockets_of_agents_as_far_as_this_user_may_see_them(host: Path) -> None:
+    (host / "proc/net").mkdir()
+    (host / "proc/net/unix").write_text(
+        "Num RefCount Protocol Flags Type St Inode Path\n"
+        "0: 00000002 00000000 00010000 0001 01 111 /run/nvidia-persistenced/socket\n"
+        "0: 00000002 00000000 00010000 0001 01 112 /tmp/engine\n"
+        "0: 00000002 00000000 00010000 0001 01 113 /run/dbus\n"
+        "0: 00000002 00000000 00000000 0002 01 114\n"
+    )
+    (host / "proc/net/tcp").write_text(
+        "  sl  local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode\n"
+        "   0: 0100007F:15BE 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 222 1 0\n"
+        "   1: 0100007F:15BF 0100007F:0001 01 00000000:00000000 00:00000000 00000000 0 0 223 1 0\n"
+    )
+    folder = host / "proc/12/fd"
+    folder.mkdir()
+    for number, target in enumerate(("socket:[112]", "socket:[222]", "socket:[223]", "/dev/null")):
+        (folder / str(number)).symlink_to(target)
+    found = by_check(rows(host, refuse))["vendor agents"]
+    assert found.details["sockets"] == [
+        "nv-hostengine: tcp 5566",
+        "nv-hostengine: unix /tmp/engine",
+        "unix /run/nvidia-persistenced/socket",
+    ]
+
+
+def test_missing_conditions_of_attestation_are_named(tmp_path: Path) -> None:
+    nvml = SimpleNamespace(NVMLError=OSError, nvmlSystemGetConfComputeState=lambda: SimpleNamespace(ccFeature=0))
+    missing = missing_conditions(tmp_path, nvml)
+    assert len(missing) == 2
+    text = attestation(missing=missing).text
+    assert "no guest of TDX or SEV-SNP" in text
+    assert "confidential-computing mode is off (nvmlSystemGetConfComputeState)" in text
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/sev-guest").touch()
+    assert missing_conditions(tmp_path) == []
+    assert "is not told" in missing_conditions(tmp_path, SimpleNamespace(NVMLError=OSError))[0]
 
 
 def test_a_bare_host_passes_nothing(tmp_path: Path) -> None:

@@ -149,6 +149,22 @@ def test_devices_and_doctor_without_a_gpu() -> None:
     rows = json.loads(done.stdout)
     assert {row["what"] for row in rows} >= {"NVIDIA driver", "CuPy", "CUDA C++ compiler", "nvdisasm"}
     assert all(row["mend"] for row in rows if not row["usable"])
+    assert len([row for row in rows if row["what"].startswith("root: ") and row["optional"]]) == 4
+
+
+def test_doctor_lists_what_only_root_sees(tmp_path: Path) -> None:
+    from gpuassay.doctor import _needs_root
+
+    params = tmp_path / "proc/driver/nvidia/params"
+    params.parent.mkdir(parents=True)
+    params.write_text("RmProfilingAdminOnly: 1\n")
+    assert all(row.optional and row.mend for row in _needs_root(tmp_path, user=1000))
+    of_user = {row.what: row.usable for row in _needs_root(tmp_path, user=1000)}
+    of_root = {row.what: row.usable for row in _needs_root(tmp_path, user=0)}
+    assert of_user["root: SM counters"] is of_user["root: agents' sockets"] is False
+    assert all(of_root.values())
+    params.write_text("RmProfilingAdminOnly: 0\n")
+    assert next(row for row in _needs_root(tmp_path, user=1000) if "counters" in row.what).usable
 
 
 def test_census_as_json() -> None:

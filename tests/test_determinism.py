@@ -12,6 +12,7 @@ from gpuassay.audit.determinism import Tally, digests, row
 from gpuassay.audit.residue import KINDS, SOURCE, Counts, prelude
 from gpuassay.audit.residue import row as residue_row
 from gpuassay.audit.residue import run as residue
+from gpuassay.kernels.census import disassemble
 from gpuassay.kernels.compile import compile_source
 from gpuassay.kernels.declare import VECTOR_ARCHITECTURES
 
@@ -61,10 +62,22 @@ def test_the_residue_kernel_compiles(kind: str, architecture: str) -> None:
     assert compile_source(SOURCE, kind, architecture, prelude(kind)).cubin[:4] == b"\x7fELF"
 
 
+@pytest.mark.parametrize("architecture", VECTOR_ARCHITECTURES)
+def test_local_memory_is_read_and_never_written_where_residue_is_sought(architecture: str) -> None:
+    """In the machine code: loads of local memory and no store to it; the planting kernel the other way round."""
+
+    def accesses(kind: str) -> tuple[bool, bool]:
+        sass = disassemble(compile_source(SOURCE, kind, architecture, prelude(kind)))
+        return "LDL" in sass, "STL" in sass
+
+    assert accesses("seek_local") == (True, False)
+    assert accesses("plant_local") == (False, True)
+
+
 def child_that_finds(markers: int, calls: list[tuple[str, int]]) -> Any:
     def child(act: str, device: int, marker: int) -> dict[str, Any]:
         calls.append((act, marker))
-        return {"global": [markers, 12, 1000], "shared": [0, 0, 500]}
+        return {"all": [markers, 12, 1000], "shared": [0, 0, 500], "local": [markers, 0, 500]}
 
     return child
 
@@ -74,9 +87,11 @@ def test_residue_is_planted_then_sought_by_another_process() -> None:
     rows = residue(0, 0, child_that_finds(0, calls))
     assert [act for act, _ in calls] == ["plant", "seek"]
     assert calls[0][1] == calls[1][1] != 0
-    assert [r.verdict for r in rows] == ["consistent", "consistent", "not observable"]
+    assert [r.verdict for r in rows] == ["consistent", "consistent", "consistent", "not observable"]
+    assert [r.check for r in rows][2:] == ["residue local memory", "residue registers"]
     assert "1.20% were not zero" in rows[0].text
-    assert residue(0, 0, child_that_finds(7, []))[0].verdict == "inconsistent"
+    found = residue(0, 0, child_that_finds(7, []))
+    assert [r.verdict for r in found] == ["inconsistent", "consistent", "inconsistent", "not observable"]
 
 
 def test_residue_is_refused_beside_other_processes() -> None:

@@ -37,11 +37,13 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     rounds = rounds[rounds["sm_id"].map(len) > 0]  # links and launches have a test file of their own
     assert set(zip(rounds["metric"], rounds["toolchain"], strict=True)) == wanted
     sizes = sustained.plain(rounds).groupby("metric").size()
-    points = sizes.index.str.contains(r"\.n\d+")  # of the curve over shapes
+    # Of the curve over shapes, and what is compared with its like and judged against nothing.
+    points = sizes.index.str.contains(r"\.n\d|\.width|\.offset|\.partial|^atomic\.")
     assert sizes[~points].min() >= 25
     assert sizes[points].min() >= 10
     peers = [f"peer.{way}" for way in ("one_way", "both_ways", "all_pairs", "read", "write", "read_both_ways")]
-    assert [line["metric"] for line in record.not_measured if "variant" not in line] == [*peers, "tensor.int4"]
+    lacking = ["memory.read.width32", "l2.read.width32", *peers, "tensor.int4"]
+    assert [line["metric"] for line in record.not_measured if "variant" not in line] == lacking
     assert len(record.telemetry()) >= 2
     progress = capfd.readouterr().err
     assert re.search(r"\[1/\d+\]", progress)

@@ -271,6 +271,14 @@ def test_nvbandwidth(tmp_path: Path) -> None:
     assert "all_to_host_memcpy_sm" in judgement.findings[0].text
 
 
+@pytest.mark.parametrize("median", [0, 10**400, None, "x"])
+def test_a_time_that_is_none_is_one_sentence(tmp_path: Path, median: Any) -> None:
+    extra = {"metric": "memory.read", "work": 1e9, "work_unit": "B"}
+    document = {"benchmarks": [{"name": "t", "stats": {"median": median}, "extra_info": extra}]}
+    with pytest.raises(FiguresError, match="is not built as its kind of file is"):
+        read(written(tmp_path, document))
+
+
 def test_clpeak(tmp_path: Path) -> None:
     tests = [
         {"id": "global_memory_bandwidth", "unit": "GB/s", "metrics": [{"id": "float", "value": 3500.0}, {"id": "x"}]},

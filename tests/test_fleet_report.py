@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ from gpuassay.cli import cli
 from gpuassay.exit_codes import CONFORMS, USAGE
 from gpuassay.fleet import job as jobs
 from gpuassay.fleet import outliers, report, simulate, spill
+from gpuassay.fleet import store as stores
 from gpuassay.fleet.store import Store, records_url
 
 GPUS = 60
@@ -139,7 +141,7 @@ def test_a_page_elsewhere_has_no_links_and_no_paths(store: Store, tmp_path: Path
     assert records_url(store, None) is None
     assert records_url(store, tmp_path / "x" / "fleet.html") is None
     page = report.render(report.build(store, True), "html")
-    assert "<a href" not in page
+    assert not re.search(r'<a href="[^#]', page)
     assert str(store.path) not in page
     assert "in the store" in page
 
@@ -157,11 +159,81 @@ def test_the_share_of_false_alarms_needs_only_the_small_p_values() -> None:
     assert whole.sum() > 20
 
 
-def test_rows_come_one_metric_at_a_time_and_uncounted_runs_not_at_all(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_come_a_few_metrics_at_a_time_and_uncounted_runs_not_at_all(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
-    monkeypatch.setattr(spill, "ROWS_AT_ONCE", 500)  # so that a metric's rows come in several pieces
-    runs = [status["run_id"] for status in store.statuses() if status["state"] == "ok"]
-    with spill.by_metric(store, set(runs[:20])) as found:
-        assert len(found.rows("tensor.bf16")) == 20
-        assert set(found.rows("memory.read")["metric"]) == {"memory.read"}
+    monkeypatch.setattr(stores, "ROWS_AT_ONCE", 500)  # so that a metric's rows come in several pieces
+    monkeypatch.setattr(spill, "ROWS_AT_ONCE", 50)
+    statuses = list(store.statuses())
+    for status in statuses[20:]:
+        status["state"] = "running"
+    counted = [place for place, status in enumerate(statuses) if status["state"] == "ok"]
+    shutil.copytree(store.path, tmp_path / "s")
+    copy = Store.open(tmp_path / "s")
+    if packed:
+        copy.pack()
+    with spill.by_metric(copy, statuses) as found:
+        groups = list(found.groups())
+        assert all(len(names) == 2 for names in groups[:-1])
+        rows = found.rows(groups[0])
+        assert set(rows["metric"]) == set(groups[0])
+        assert sorted(rows["run"]) == sorted(counted * 2)
+        assert set(rows["uuid"]) == {statuses[place]["uuid"] for place in counted}
+
+
+def test_a_packed_store_reports_the_same_and_what_came_later_too(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "s")
+    copy = Store.open(tmp_path / "s")
+    late = copy.statuses_at / "GPU-SIMULATED-000050.alone.json"
+    kept = late.read_bytes()
+    late.unlink()
+    copy.pack()
+    late.write_bytes(kept)
+    files = list(copy.rows.rglob("*.parquet"))
+    for path in files:
+        if path.stem != json.loads(kept)["run_id"]:
+            path.unlink()  # all but the late one come from the pack
+    for form in ("json", "csv", "junit", "md", "html"):
+        assert report.render(report.build(copy, True), form) == report.render(report.build(store, True), form)
+    assert not list(copy.path.glob(".*"))
+
+
+@pytest.mark.parametrize("file", ["row", "pack"])
+def test_a_broken_file_of_rows_is_named(store: Store, tmp_path: Path, file: str) -> None:
+    shutil.copytree(store.path, tmp_path / "s")
+    copy = Store.open(tmp_path / "s")
+    copy.pack()
+    target = copy.path / stores.PACK
+    if file == "row":
+        target.unlink()
+        target = next(copy.rows.rglob("*.parquet"))
+    target.write_bytes(b"PAR1" + bytes(100))
+    done = CliRunner().invoke(cli, ["fleet", "report", str(copy.path)])
+    assert done.exit_code == USAGE
+    assert str(target) in done.stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize("metrics", [["memory.read", None], [b"memory\xff", b"memory.read"]])
+def test_rows_that_no_run_of_ours_wrote_are_refused(store: Store, tmp_path: Path, metrics: list[Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shutil.copytree(store.path, tmp_path / "s")
+    target = next((tmp_path / "s").rglob("rows/**/*.parquet"))
+    rows = pq.ParquetFile(target).read().slice(0, 2)
+    texts = pa.array(metrics, pa.binary()).view(pa.string()) if isinstance(metrics[0], bytes) else pa.array(metrics)
+    pq.write_table(rows.set_column(rows.column_names.index("metric"), "metric", texts), target)
+    with pytest.raises(stores.StoreError, match=target.name):
+        report.build(Store.open(tmp_path / "s"))
+
+
+def test_rows_of_an_older_store_lack_columns_only(store: Store, tmp_path: Path) -> None:
+    """The sensors' columns are younger than schema gpuassay.fleet/1."""
+    import pyarrow.parquet as pq
+
+    shutil.copytree(store.path, tmp_path / "s")
+    for path in (tmp_path / "s").rglob("*.parquet"):
+        pq.write_table(pq.ParquetFile(path).read().drop_columns([*stores.SENSORS]), path)
+    old = report.build(Store.open(tmp_path / "s"))
+    assert old.pull == report.build(store).pull

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +113,38 @@ def test_what_a_broken_run_showed_still_fails_the_gpu(fake_run: Measure) -> None
     assert line["complete"] is False
 
 
+def slower(**factors: float) -> dict[str, object]:
+    """The genuine H20 with these rates times a factor; "memory" is all access patterns."""
+    rates = dict(H20["rates"])  # type: ignore[call-overload]
+    for name in rates:
+        rates[name] *= factors.get(name, factors.get(name.split(".")[0], 1.0))
+    return {**H20, "rates": rates}
+
+
+@pytest.mark.parametrize(
+    ("model", "against", "code", "why"),
+    [
+        (H20, "H20", CONFORMS, ""),
+        ({**H20, "sm_count": 77}, "H20", DIFFERS, "count.sm"),
+        (slower(**{"tensor.bf16": 0.97}), "H20", DIFFERS, "tensor.bf16"),
+        (slower(**{"vector.fp32": 0.97}), "H20", DIFFERS, "vector.fp32"),
+        (slower(memory=0.95), "H20", DIFFERS, "memory."),
+        (slower(memory=0.75), "H20", DIFFERS, "memory."),
+        (slower(**{"tensor.bf16": 4.0}), "H20", DIFFERS, "above: tensor.bf16"),
+        ({**H20, "name": "FAKE H100 80GB HBM3", "pci_device_id": "10de:2330"}, "H100-SXM", DIFFERS, "count.sm"),
+    ],
+    ids=["genuine", "an SM short", "slow tensor", "slow vector", "slow memory", "bus", "uncapped", "posing"],
+)
+def test_the_four_kernels_catch_the_selftests_faults(
+    fake_run: Measure, model: dict[str, object], against: str, code: int, why: str
+) -> None:
+    """Each of selftest.CASES that must fail a GPU, by the four kernels alone."""
+    record = fake_run(options=("-k", gate.WORDS), **model)
+    found, line = asked("--replay", str(record), "--against", against)
+    assert found == code, line
+    assert why in str(line["reason"])
+
+
 def test_the_named_device_is_cudas_and_pinned_by_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA_VISIBLE_DEVICES=1,0 makes the second GPU of the node CUDA's device 0."""
     found = [GPU | {"uuid": "GPU-FAKE-0", "ordinal": "0"}, GPU]
@@ -149,20 +185,53 @@ def test_the_words_choose_exactly_the_four_kernels() -> None:
     assert names == {"test_bf16", "test_fma[fp32]", "test_memory[read]", "test_memory[write]"}
 
 
-def test_the_textfile_is_prometheus_text_format(tmp_path: Path) -> None:
+def test_the_textfile_is_openmetrics_and_prometheus_text_at_once(tmp_path: Path) -> None:
+    from prometheus_client.openmetrics import parser as openmetrics
     from prometheus_client.parser import text_string_to_metric_families
 
     target = tmp_path / "gpuassay.prom"
     asked("--replay", "reference", "--textfile", str(target))
     text = target.read_text()
-    assert text.endswith("\n")
-    assert "# EOF" not in text  # that would be OpenMetrics
-    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert text.endswith("# EOF\n")
+    families = {family.name: family for family in openmetrics.text_string_to_metric_families(text)}
+    samples = [sample for family in families.values() for sample in family.samples]
+    plain = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    assert [(s.name, s.labels, s.value) for s in plain] == [(s.name, s.labels, s.value) for s in samples]
+    # What else OpenMetrics knows, node_exporter refuses with the whole file.
     assert {family.type for family in families.values()} == {"gauge"}
-    assert all(sample.timestamp is None for family in families.values() for sample in family.samples)
+    assert all(sample.timestamp is None and sample.exemplar is None for sample in samples)
     assert families["gpuassay_gate_exit_code"].samples[0].value == INCONCLUSIVE
     assert families["gpuassay_metric"].samples
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_node_exporter_reads_the_textfile(tmp_path: Path) -> None:
+    name = next((found for n in ("node_exporter", "prometheus-node-exporter") if (found := shutil.which(n))), None)
+    if name is None:
+        pytest.skip("no node_exporter here")
+    asked("--replay", "reference", "--textfile", str(tmp_path / "gpuassay.prom"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ["--collector.disable-defaults", "--collector.textfile", f"--collector.textfile.directory={tmp_path}"]
+    with subprocess.Popen([name, *options, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL) as exporter:
+        try:
+            text = fetched(f"http://{address}/metrics")
+        finally:
+            exporter.kill()
+    assert "node_textfile_scrape_error 0" in text
+    assert 'gpuassay_gate_exit_code{part="NVIDIA H100 80GB HBM3"' in text
+
+
+def fetched(url: str) -> str:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                found: bytes = answer.read()
+            return found.decode()
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise TimeoutError(url)
 
 
 @given(st.floats(0.001, 1e6), st.sampled_from(["s", "m", ""]))

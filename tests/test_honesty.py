@@ -20,6 +20,8 @@ from gpuassay.audit.self_report import rows
 from gpuassay.audit.show import table
 from gpuassay.cli import cli
 from gpuassay.record import Record
+from gpuassay.report.document import build
+from gpuassay.sheets import load
 from gpuassay.verdict import Judgement
 
 CLAIMS: dict[str, Any] = {
@@ -129,6 +131,107 @@ def test_a_misreport_is_found(plant: dict[str, Any], check: str) -> None:
         assert verdicts(rows(simulated(seed, **plant)))[check] == "inconsistent"
 
 
+def row_of(check: str, made: Record, sheet: str | None = "H100-SXM") -> Row:
+    return next(r for r in rows(made, load(sheet) if sheet else None) if r.check == check)
+
+
+@pytest.mark.parametrize("which", ["device_id", "subsystem_id"])
+def test_pci_ids_are_held_against_the_configuration_space(which: str) -> None:
+    honest = {"pci.subsystem_id": "10de:16c1", "pci.config.device_id": "10de:2330"}
+    made = simulated(**honest | {"pci.config.subsystem_id": "10de:16c1"})
+    found = row_of(f"pci.{which}", made)
+    assert (found.verdict, found.details["on_sheet"]) == ("consistent", True)
+    made.claims[f"pci.config.{which}"] = "10de:2329"
+    assert row_of(f"pci.{which}", made).verdict == "inconsistent"
+    del made.claims[f"pci.config.{which}"]
+    assert row_of(f"pci.{which}", made).verdict == "not tested"
+
+
+def test_the_highest_clock_is_reached_or_not_tested() -> None:
+    assert row_of("clock.sm.max", simulated()).verdict == "not tested"  # 1.755 of 1.98 GHz
+    assert row_of("clock.sm.max", simulated(**{"clock.sm.max": 1.755e9})).verdict == "consistent"
+    assert row_of("clock.sm.max", simulated(**{"clock.sm.max": 1.7e9})).verdict == "inconsistent"
+
+
+@pytest.mark.parametrize(
+    ("links", "rate", "word"),
+    [(18, 370e9, "consistent"), (18, 500e9, "inconsistent"), (18, 100e9, "not tested"), (None, 370e9, "not tested")],
+)
+def test_nvlink_is_held_against_copies_to_a_peer(links: int | None, rate: float, word: str) -> None:
+    made = simulated(**{"nvlink.count.active": links, "nvlink.speed": 26.5625e9})
+    for index in range(10):
+        line = {**made._rounds[1], "metric": "peer.one_way.0-1", "index": index, "work_unit": "B", "work": rate * 0.01}
+        made._rounds.append(line | {"event_s": 0.01, "sm_id": [], "sm_cycles": [], "sm_work": []})
+    found = row_of("nvlink", made)
+    assert found.verdict == word
+    assert found.claim == (links and links * 26.5625e9)
+
+
+@pytest.mark.parametrize(
+    ("mode", "mib", "word"),
+    [
+        ("enabled", 46068, "consistent"),
+        ("disabled", 49140, "consistent"),
+        ("enabled", 49140, "inconsistent"),
+        ("disabled", 46068, "inconsistent"),
+        ("enabled", 40000, "not tested"),
+    ],
+)
+def test_ecc_is_held_against_the_capacity_that_it_costs(mode: str, mib: int, word: str) -> None:
+    made = simulated(**{"compute_capability": "8.9", "ecc.mode": mode, "memory.size": mib * 2**20})
+    assert row_of("ecc.mode", made, "L40S").verdict == word
+    assert row_of("ecc.mode", made, None).verdict == "not tested"
+
+
+def test_ecc_of_hbm_costs_nothing_that_could_be_seen() -> None:
+    assert row_of("ecc.mode", simulated(**{"ecc.mode": "enabled"})).verdict == "not observable"
+
+
+def warming(celsius: Callable[[float], float]) -> Record:
+    """Half a minute idle, half a minute of load."""
+    made = simulated()
+    made._telemetry = [
+        {"host_s": t / 10, "power_w": 650.0 if t > 300 else 80.0, "temperature_c": celsius(t / 10)} for t in range(600)
+    ]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("celsius", "word"),
+    [
+        (lambda t: round(35 + 25 * (1 - np.exp(-max(t - 30, 0) / 8))), "consistent"),
+        (lambda t: round(35 + 10 * (t > 30) - 3 * (t > 50)), "consistent"),  # a fan came on, long after
+        (lambda t: 41.0, "inconsistent"),
+        (lambda t: round(60 - 10 * min(1, max(t - 30, 0) / 8)), "inconsistent"),  # colder under load
+    ],
+)
+def test_temperature_rises_while_load_begins(celsius: Callable[[float], float], word: str) -> None:
+    found = row_of("temperature", warming(celsius))
+    assert found.verdict == word
+    assert found.details["loads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "filled", "word"),
+    [
+        (0.97, "consistent", "consistent"),
+        (0.90, "consistent", "not tested"),
+        (1.01, "consistent", "inconsistent"),
+        (0.97, "inconsistent", "inconsistent"),
+    ],
+)
+def test_memory_size_is_held_against_the_keyed_fill(share: float, filled: str, word: str) -> None:
+    made = simulated()
+    made.audit.append({"check": "memory.capacity", "verdict": filled, "measured": round(share * CLAIMS["memory.size"])})
+    assert row_of("memory.size", made).verdict == word
+
+
+def test_what_was_measured_has_an_uncertainty() -> None:
+    found = {r.check: r for r in rows(simulated(), load("H100-SXM"))}
+    for check in ("clock.sm", "clock.sm.max", "memory.clock x memory.bus_width", "power against energy", "count.sm"):
+        assert found[check].expanded_uncertainty is not None, check
+
+
 def test_a_masked_name_is_called_a_label_that_does_not_match() -> None:
     row = next(r for r in rows(simulated(name="NVIDIA L20Y")) if r.check == "name")
     assert "label does not match class" in row.text
@@ -235,9 +338,53 @@ def test_text_from_a_device_is_not_markup_and_sends_no_escapes() -> None:
     assert "\x1b" not in text
 
 
-def test_a_judgement_holds_the_audit(judged: Callable[..., Judgement]) -> None:
-    document = judged(nvml_sm_clock_hz=1.755e9 * 1.03).to_json()
+def test_a_judgement_says_in_its_first_sentence_that_the_audit_found_something(
+    judged: Callable[..., Judgement], fake_run: Callable[..., Path]
+) -> None:
+    made = judged(nvml_sm_clock_hz=1.755e9 * 1.03)
+    document = made.to_json()
     assert {row["check"]: row["verdict"] for row in document["audit"]}["clock.sm"] == "inconsistent"
+    assert document["audit_answer"] == "inconsistent"
+    assert made.overall == "conforms"  # capability is another question
+    assert made.summary.endswith("; audit: inconsistent: clock.sm")
+    assert [f.code for f in made.findings if f.code.startswith("audit")] == ["audit-inconsistent"]
+    assert ("Honesty audit", "inconsistent") in build(made, draw=False).facts
+    assert "audit" not in judged().summary
+    assert judged().to_json()["audit_answer"] == "consistent"
+
+
+@pytest.mark.parametrize(("profile", "code"), [("quick", 0), ("audit", 1)])
+def test_the_exit_code_of_an_audit_follows_its_rows(fake_run: Callable[..., Path], profile: str, code: int) -> None:
+    path = str(fake_run(profile, nvml_sm_clock_hz=1.755e9 * 1.03))
+    done = CliRunner().invoke(cli, ["verify", "--replay", path])
+    assert done.exit_code == code
+    assert "audit: inconsistent: clock.sm" in done.stdout
+
+
+def test_the_audit_profile_measures_what_claims_are_held_against(fake_run: Callable[..., Path]) -> None:
+    words = verdicts(rows(record.read(fake_run("audit"))))
+    assert words["l2.size"] == "consistent"
+    metrics = set(record.read(fake_run("audit")).rounds()["metric"])
+    assert {"latency.l2.all_sms", "tensor.bf16.sustained"} <= metrics
+
+
+# -- the same unit ------------------------------------------------------------------------------------------------
+
+
+def test_a_swapped_board_is_found_between_two_records(fake_run: Callable[..., Path]) -> None:
+    def since(then: Path, now: Path) -> dict[str, str]:
+        code, out, _ = audit(str(now), "--since", str(then), "--json")
+        document = json.loads(out)
+        found = {row["check"]: row["verdict"] for row in document["rows"] if "as before" in row["check"]}
+        assert code == (1 if "inconsistent" in found.values() else 0)
+        return found
+
+    first, again, swapped = (fake_run("audit", **die) for die in ({}, {"noise": 0.0006}, {"die": 2}))
+    assert since(first, again) == {"same labels as before": "consistent", "same unit as before": "consistent"}
+    assert since(first, swapped) == {"same labels as before": "consistent", "same unit as before": "inconsistent"}
+    assert since(fake_run("quick"), again)["same unit as before"] == "not tested"
+    relabelled = fake_run("quick", uuid="GPU-OTHER")
+    assert since(fake_run("quick"), relabelled)["same labels as before"] == "inconsistent"
 
 
 class Device:

@@ -61,6 +61,42 @@ def test_lines_reach_the_disk_as_they_are_written(tmp_path: Path, monkeypatch: p
             assert synced[-1] == writer.path.stat().st_size
 
 
+@pytest.mark.parametrize("where", ["before", "half written", "written"])
+def test_an_interrupt_inside_a_write_breaks_no_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Ctrl-C raises between any two steps of a write; what is written later follows from the last whole line."""
+    run = {"run_id": "0", "started": "2026-11-24T00:00:00Z", "instrument": "FAKE", "samples": "kept", "profile": None}
+    host = {"python": "", "platform": "", "packages": {}}
+    writer = RecordWriter(tmp_path / "run.jsonl")
+    writer.write("run", **run, program={"version": "0", "commit": None}, host=host, argv=[])
+    writer.write("not_measured", metric="first", reason="r")
+    real = writer._file
+
+    class Interrupted:
+        """The file, whose next write somebody interrupts."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def write(self, data: memoryview) -> int:
+            if where == "half written":
+                real.write(data[:20])
+            elif where == "written":
+                real.write(data)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_file", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        writer.write("not_measured", metric="interrupted", reason="r")
+    monkeypatch.setattr(writer, "_file", real)
+    writer.write("not_measured", metric="last", reason="r")
+    writer.close("failed")
+    record = gpuassay.read(writer.path)
+    assert record.ended
+    assert [line["metric"] for line in record.not_measured] == ["first", "last"]
+
+
 @pytest.mark.parametrize("half", [b"", b'{"kind":"fin'])
 def test_a_reopened_record_goes_on_as_if_nothing_had_been(fake_run: Measure, tmp_path: Path, half: bytes) -> None:
     whole = fake_run().read_bytes()
@@ -128,3 +164,85 @@ def test_two_hundred_runs_killed_at_random_moments_lose_nothing_finished(tmp_pat
     finished = [len(run["finished"]) for run in killed]
     assert min(finished) == 0
     assert max(finished) >= 4
+
+
+def waiting_for(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def processes_of(marker: str) -> list[str]:
+    """Command lines of living processes that name `marker`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if marker in line:
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "whom", "code"),
+    [
+        (signal.SIGINT, "verify", 3),
+        (signal.SIGINT, "both", 3),  # Ctrl-C at a terminal reaches the whole process group
+        (signal.SIGTERM, "verify", 3),
+        (signal.SIGKILL, "verify", -signal.SIGKILL),
+    ],
+)
+def test_a_signal_ends_verify_and_resume_completes_it(
+    tmp_path: Path, number: signal.Signals, whom: str, code: int
+) -> None:
+    here = Path(__file__).parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        "FAKE_GPU": json.dumps({"uuid": f"GPU-{tmp_path.name}"}),  # a lock of its own
+    }
+    out = tmp_path / "out"
+    command = [sys.executable, str(here / "verify_on_fake.py"), "verify", "--out", str(out)]
+    with subprocess.Popen(
+        [*command, "--profile", "quick"], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        waiting_for(lambda: any(b'"kind":"round"' in path.read_bytes() for path in out.glob("*.jsonl")))
+        (path,) = out.glob("*.jsonl")
+        before = resume.done(path)
+        (os.killpg if whom == "both" else os.kill)(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    waiting_for(lambda: not processes_of(str(out)))  # what measured ends with what asked for it
+    cut = gpuassay.read(path)
+    assert not cut.complete
+    assert before <= resume.done(path)
+
+    run = subprocess.run(
+        [*command, "--resume", str(path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    (new,) = set(out.glob("*.jsonl")) - {path}
+    assert gpuassay.read(new).complete
+    assert set(cut.rounds()["metric"]) < set(gpuassay.read(new).rounds()["metric"])
+
+
+def test_a_report_killed_at_any_moment_is_whole_or_not_there(tmp_path: Path) -> None:
+    """SIGKILL, SIGTERM and SIGINT, from before the first import to the end."""
+    command = [sys.executable, "-m", "gpuassay", "report", "reference", "--format", "html", "-o"]
+    started = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole.html")], check=True, capture_output=True)
+    whole_s = time.monotonic() - started
+    whole = (tmp_path / "whole.html").read_bytes()
+    rng = random.Random(20261125)
+    for turn in range(6):
+        path = tmp_path / f"{turn}.html"
+        with subprocess.Popen([*command, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            time.sleep(rng.uniform(0, whole_s))
+            process.send_signal((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[turn % 3])
+            process.communicate(timeout=60)
+        assert not path.exists() or len(path.read_bytes()) > 0.9 * len(whole)
+        assert not path.exists() or path.read_bytes().rstrip().endswith(b"</html>")

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 from babel.messages.pofile import read_po
 from click.testing import CliRunner
+from fake_gpu import FakeDevice, Model
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from gpuassay import report, verify
+from gpuassay.audit import Row
 from gpuassay.cli import cli
 from gpuassay.report import document, language
 from gpuassay.report.lab import Lab
 from gpuassay.report.model import Document
+from gpuassay.sheets import load
 from gpuassay.verdict import Judgement
 
 CATALOGUE = Path(language.__file__).parents[1] / "locale/zh_CN/LC_MESSAGES/gpuassay.po"
@@ -109,3 +112,74 @@ def test_verify_speaks_chinese() -> None:
     done = CliRunner().invoke(cli, ["verify", "--replay", "reference", "--against", "H20", "--lang", "zh"])
     assert done.exit_code == 1
     assert "不是 H20" in done.output
+
+
+def audit_rows() -> Iterator[Row]:
+    """Rows of every check of the audit, with and without a finding; what only a device gives is made by hand."""
+    from test_determinism import child_that_finds
+    from test_honesty import simulated, warming
+    from test_limiter import LIMITERS, power_cap
+    from test_limiter import run as hunted
+
+    from gpuassay.audit import (
+        capabilities,
+        determinism,
+        fingerprint,
+        host,
+        limiter,
+        memory,
+        memory_run,
+        residue,
+        same_unit,
+        self_report,
+    )
+
+    sheet = load("L40S")
+    full = {"pci.config.device_id": "10de:2330", "pci.subsystem_id": "10de:1", "pci.config.subsystem_id": "10de:2"}
+    full |= {"nvlink.count.active": 18, "nvlink.speed": 26e9, "l2.size": 50 * 2**20, "ecc.mode": "enabled"}
+    peer = simulated(**full)
+    peer._rounds[1] |= {"metric": "peer.one_way.0-1"}
+    gddr6 = simulated(**{"compute_capability": "8.9", "ecc.mode": "enabled", "memory.size": 46068 * 2**20})
+    filled = simulated()
+    filled.audit.append({"check": "memory.capacity", "verdict": "consistent", "measured": 8 * 10**10})
+    for made in (simulated(), peer, gddr6, filled, warming(lambda t: 41.0), simulated(pcie=6.0)):
+        yield from self_report.rows(made, sheet)
+    tried = [
+        capabilities.Capability(*words) for words in (("tensor.bf16", "computes wrongly", "x"), ("a", "works", "b"))
+    ]
+    yield capabilities.queries_row(tried)
+    yield capabilities.try_kernels(FakeDevice(Model()))  # type: ignore[arg-type]
+    denied = simulated()
+    denied.not_measured.append({"metric": "tensor.fp16", "reason": "cudaErrorNotSupported: operation not supported"})
+    denied.audit.append(capabilities.queries_row(tried).line())
+    yield capabilities.row(denied, sheet)
+    for count in (0, 2):
+        yield from residue.run(0, count, child_that_finds(count, []))
+        errors = {"hash": memory.Errors(count, 1, 2)}
+        outcome = memory.Outcome(1000, errors, [(1, 2)] * count)
+        yield memory.capacity_row(outcome, 8000, 9000)
+        yield memory_run.counters_row({"corrected": 0, "uncorrected": 0}, {"corrected": 1, "uncorrected": count})
+        tally = determinism.Tally()
+        for _ in range(2):
+            tally.add(range(4), [b"a", b"a", b"a", b"b" if count else b"a"], 4)
+        yield determinism.row("tensor.bf16", tally)
+    yield from residue.run(0, None)
+    yield from residue.run(0, 0, child_that_finds(3, []))
+    for found in (None, *(how for how, _ in LIMITERS.values()), power_cap):
+        yield limiter.row(hunted(3, found), 3)
+    for capability in ("9.0", "7.0"):
+        yield fingerprint.row({"fp16": [1.0]}, capability, {})
+    yield from host.rows(Path("/nonexistent"), lambda _: "")
+    yield host.attestation(missing=host.missing_conditions(Path("/nonexistent")))
+    one, other = ({sm: 270.0 + (sm * step) % 37 for sm in range(64)} for step in (7, 11))
+    yield from (same_unit.compare(one, one), same_unit.compare(one, other), same_unit.compare({}, one))
+    yield from same_unit.rows(simulated(uuid="a"), simulated(**{"uuid": "b", "vbios.version": "1"}))
+
+
+def test_every_row_of_the_audit_is_translated() -> None:
+    said = language.translator("zh")
+    texts = {text for row in audit_rows() for text in (row.check, row.text, str(row.verdict))}
+    assert len(texts) > 60
+    left = {text: said(text) for text in texts if ENGLISH.search(said(text))}
+    assert left == {}
+    assert [t for t in texts if numbers(t) != numbers(said(t))] == []

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from fake_gpu import FakeDevice, Model
 
+from gpuassay.audit import limiter_run
 from gpuassay.audit.limiter import Hunt, Series, Trial, design, detection_limit, hunt, row, steps, whitened
-from gpuassay.audit.limiter_run import _kernel, _observe
+from gpuassay.audit.limiter_run import _kernel, observe
 
-ROUND_S = 0.05
+LONG_S = 100.0
 METRICS = ("tensor.bf16", "vector.int32")
 POWER_CAP = 4
 Limiter = Callable[[Trial, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
@@ -31,14 +32,14 @@ def part(seed: int, limiter: Limiter | None = None, phi: float = 0.7) -> Callabl
     rng = np.random.default_rng(seed)
 
     def observe(trial: Trial) -> Series:
-        n = round(trial.duration_s / ROUND_S)
-        time_s = np.arange(n) * ROUND_S / trial.duty
-        per_clock = 1024 * np.exp(noise(rng, n, phi, 0.004))
+        n = round(trial.duration_s / trial.launch_s)
+        time_s = np.arange(n) * trial.launch_s / trial.duty
+        rate = 1024 * np.exp(noise(rng, n, phi, 0.004))
         clock = 1.755e9 * np.exp(noise(rng, n, phi, 0.004))
         reasons = np.zeros(n, np.int64)
         if limiter:
-            limiter(trial, time_s, per_clock, clock, reasons)
-        return Series(time_s, per_clock, clock, reasons)
+            limiter(trial, time_s, rate, clock, reasons)
+        return Series(time_s, rate, clock, reasons)
 
     return observe
 
@@ -62,13 +63,22 @@ def silent_clock(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.n
     clock[time_s > 40] *= 0.9
 
 
+def by_mix(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+    if trial.mix is not None and trial.metric == "vector.int32":
+        rate *= 0.94
+
+
 def power_cap(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
     clock[time_s > 40] *= 0.9
     reasons[time_s > 40] = POWER_CAP
 
 
 def run(seed: int, limiter: Limiter | None = None, phi: float = 0.7) -> Hunt:
-    return hunt(design(seed, METRICS), part(seed, limiter, phi), seed)
+    return hunt(design(seed, METRICS), part(seed, limiter, phi), seed, long_trials)
+
+
+def long_trials() -> list[Trial]:
+    return [Trial(metric, duration_s=LONG_S, launch_s=0.05) for metric in METRICS]
 
 
 LIMITERS = {
@@ -76,6 +86,7 @@ LIMITERS = {
     "by entropy": (by_entropy, "differs"),
     "by SMs": (by_sms, "differs"),
     "clock without a reason": (silent_clock, "clock, no reason"),
+    "beside other work": (by_mix, "differs"),
 }
 
 
@@ -138,7 +149,10 @@ def test_correlated_noise_is_whitened() -> None:
 
 def test_the_design_follows_from_its_seed() -> None:
     assert design(7, METRICS) == design(7, METRICS) != design(8, METRICS)
-    assert {Trial(m) for m in METRICS} <= set(design(7, METRICS))
+    found = design(7, METRICS, ["memory.read", "sfu.ex2"])
+    assert {Trial(m) for m in (*METRICS, "memory.read", "sfu.ex2")} <= set(found)
+    assert {t.mix for t in found if t.metric == "tensor.bf16"} == {None, "vector.int32"}
+    assert {(t.sms, t.data) for t in found if t.metric == "memory.read"} == {(1.0, "random")}
 
 
 def test_a_step_that_is_not_reproduced_is_not_reported() -> None:
@@ -156,7 +170,7 @@ def test_a_step_that_is_not_reproduced_is_not_reported() -> None:
 def test_the_row_prints_its_detection_limit() -> None:
     text = row(run(5), 5).text
     assert "design seed 5" in text
-    assert "a step in the middle of a trial shows from" in text
+    assert "a step in the middle of the longest shows from" in text
 
 
 def test_a_trial_on_the_fake_gpu_reads_its_stamps_and_reasons() -> None:
@@ -164,9 +178,65 @@ def test_a_trial_on_the_fake_gpu_reads_its_stamps_and_reasons() -> None:
     kernel = _kernel("tensor.bf16", "9.0")
     assert kernel is not None
     trial = Trial("tensor.bf16", sms=0.5, duty=0.5, duration_s=0.2)
-    series = _observe(device, kernel, trial, device.sensors())  # type: ignore[arg-type]
+    series = observe(device, {"tensor.bf16": kernel}, trial, device.sensors())  # type: ignore[arg-type]
     assert len(series.time_s) >= 2
-    assert series.per_clock == pytest.approx(4096 * 0.998, rel=1e-3)
+    assert series.rate == pytest.approx(4096 * 0.998, rel=1e-3)
     assert series.clock_hz == pytest.approx(1.755e9, rel=1e-3)
     assert set(series.reasons) == {POWER_CAP}
     assert series.time_s[-1] < 0.2
+
+
+@pytest.mark.parametrize(("metric", "mix"), [("memory.read", "tensor.bf16"), ("latency.memory", None)])
+def test_memory_has_a_rate_per_second(metric: str, mix: str | None) -> None:
+    device = FakeDevice(Model(noise=0.0))
+    kernels = {name: kernel for name in (metric, mix) if name and (kernel := _kernel(name, "9.0"))}
+    series = observe(device, kernels, Trial(metric, duration_s=0.1, mix=mix), device.sensors())  # type: ignore[arg-type]
+    expected = 0.943 * 3.352e12 if metric == "memory.read" else 1.755e9 / 682
+    assert series.rate == pytest.approx(expected, rel=0.02)
+
+
+def test_a_long_trial_runs_again_only_where_it_shows_something() -> None:
+    for limiter, times in ((None, 1), (after_a_minute, 2)):
+        seen: list[Trial] = []
+        observe_part = part(9, limiter)
+
+        def observed(trial: Trial) -> Series:
+            seen.append(trial)  # noqa: B023
+            return observe_part(trial)  # noqa: B023
+
+        result = hunt(design(9, METRICS), observed, 9, long_trials)
+        assert seen.count(long_trials()[1]) == times
+        assert result.longest_s == LONG_S
+
+
+def test_a_memory_rate_that_moves_with_the_clock_is_no_suspicion() -> None:
+    def slower(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+        rows = time_s > 40 if trial.duration_s > 10 else np.full(len(rate), trial.mix is not None)
+        rate[rows] *= 0.95
+        clock[rows] *= 0.9
+        reasons[rows] = POWER_CAP
+
+    def throttled(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+        rate[time_s > 40] *= 0.95
+
+    def hunted(limiter: Limiter) -> set[str]:
+        trials = design(11, METRICS, ["memory.read"])
+        long = [Trial("memory.read", duration_s=LONG_S, launch_s=0.05)]
+        found = hunt(trials, part(11, limiter), 11, lambda: long).found
+        return {s.kind for s in found if s.trial.metric == "memory.read"}
+
+    assert hunted(slower) <= {"clock, with reason"}
+    assert "fewer operations" in hunted(throttled)
+
+
+def test_the_hunt_on_the_fake_gpu_keeps_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(seed: int, metrics: list[str], others: list[str]) -> list[Trial]:
+        assert set(metrics + others) == {*limiter_run.METRICS, *limiter_run.OTHERS}
+        return [Trial(name, duration_s=0.1) for name in (metrics[0], "memory.read", "latency.memory")]
+
+    monkeypatch.setattr(limiter_run, "design", few)
+    monkeypatch.setattr(limiter_run, "LONG_S", (1.0, 900.0))
+    found = limiter_run.run(FakeDevice(Model()), 3, budget_s=4.0)  # type: ignore[arg-type]
+    assert found.verdict == "consistent", found.text
+    assert 1.0 <= found.details["longest_s"] <= 2.0
+    assert found.details["trials"] >= 2 * 3 + len(limiter_run.LONG)

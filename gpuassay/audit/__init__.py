@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ..record import Record
+    from ..sheets import Sheet
 
 Word = Literal["consistent", "inconsistent", "not tested", "not observable", "not permitted", "not supported"]
 
@@ -46,11 +47,17 @@ def of_lines(lines: Iterable[dict[str, Any]]) -> list[Row]:
     return [Row(**{name: line[name] for name in names}) for line in lines]
 
 
-def of_record(record: Record) -> list[Row]:
-    """What the record's claims are worth, then the rows of checks that ran on the device."""
+def of_record(record: Record, sheet: Sheet | None = None) -> list[Row]:
+    """What the record's claims are worth, then the rows of checks that ran on the device; `sheet`: the part's, for
+    the rows that hold something against it."""
     from .self_report import rows
 
-    return rows(record) + of_lines(record.audit)
+    return rows(record, sheet) + of_lines(record.audit)
+
+
+def inconsistent(rows: Iterable[Row]) -> list[str]:
+    """The names of the checks that found something inconsistent."""
+    return [row.check for row in rows if row.verdict == "inconsistent"]
 
 
 def overall(rows: Iterable[Row]) -> Word:

@@ -65,7 +65,26 @@ def host(device: CudaDevice, record: Path | None) -> list[Row]:
 
     evidence = None if record is None else record.with_suffix(".evidence.json")
     with _nvml(device) as (nvml, handle):
-        return [*module.rows(nvml=nvml, handle=handle), _properties(), module.attestation(evidence)]
+        attested = module.attestation(evidence, missing=module.missing_conditions(nvml=nvml))
+        return [*module.rows(nvml=nvml, handle=handle), _properties(), attested]
+
+
+def capabilities(device: CudaDevice, _: Path | None) -> list[Row]:
+    """What the driver says of engines and modes, and launches that show what it allows."""
+    from cuda.bindings import driver
+
+    from . import capabilities as module
+
+    with _nvml(device) as (nvml, handle):
+        found = module.queries(nvml, handle)
+    return [module.queries_row(found + module.try_launches(driver, device.compute_capability, device.sm_count))]
+
+
+def kernels(device: CudaDevice, _: Path | None) -> list[Row]:
+    """Every kernel of this program, tried once."""
+    from . import capabilities as module
+
+    return [module.try_kernels(device)]
 
 
 PROPERTIES = (
@@ -93,12 +112,17 @@ def _properties() -> Row:
     return Row("CUDA properties", "not observable", text, len(found), unit="1", details=found)
 
 
-CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {"fingerprint": fingerprint, "host": host}
+CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
+    "fingerprint": fingerprint,
+    "capabilities": capabilities,
+    "host": host,
+}
 """Seconds; part of the profile standard."""
 THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
     "residue": residue,
     "determinism": determinism,
     "limiters": limiters,
+    "kernels": kernels,
     "capacity": capacity,
 }
 """Minutes; part of the profile audit only. Memory last: an uncorrectable error there ends the CUDA context."""

@@ -6,7 +6,9 @@ written but the evidence file that a verifier gives.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -29,6 +31,9 @@ DRIVER_FILES = (
 FIRMWARE_FILES = ("lib/firmware/nvidia/*/gsp*.bin",)
 # Programs of the vendor that report or manage GPUs, as /proc shows them (15 characters at most).
 AGENTS = ("nv-hostengine", "fleetint", "fleetintd", "nvidia-persiste", "nv-fabricmanage", "nvidia-smi", "dcgm-exporter")
+AGENT_SOCKETS = re.compile("nvidia|nv-hostengine|dcgm|fleetint", re.IGNORECASE)
+# Devices by which a guest asks for its attestation (Linux: Documentation/virt/coc).
+GUESTS = {"TDX": "dev/tdx_guest", "SEV-SNP": "dev/sev-guest"}
 TIMEOUT_S = 60
 Command = Callable[[list[str]], str]
 
@@ -95,18 +100,45 @@ def _files(check: str, root: Path, patterns: Iterable[str]) -> Row:
 
 
 def _agents(root: Path) -> Row:
-    names = []
+    names: dict[Path, str] = {}
     for path in root.glob("proc/[0-9]*/comm"):
-        try:
+        with contextlib.suppress(OSError):  # it ended, or belongs to someone whom this user may not look at
             name = path.read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
-            continue  # it ended, or belongs to someone whom this user may not look at
-        if name in AGENTS:
-            names.append(name)
+            if name in AGENTS:
+                names[path.parent] = name
     said = (
-        "Process names that this user may see; a container hides the host's, and sockets of others show to root only."
+        "Process names and sockets that this user may see; a container hides the host's, and which sockets belong to a "
+        "process of somebody else's shows to root only."
     )
-    return _fact("vendor agents", ", ".join(sorted(set(names))) or "none seen", said, {"agents": sorted(names)})
+    shown = ", ".join(sorted(set(names.values()))) or "none seen"
+    details = {"agents": sorted(names.values()), "sockets": sorted(_sockets(root, names))}
+    return _fact("vendor agents", shown, said, details)
+
+
+def _sockets(root: Path, agents: dict[Path, str]) -> set[str]:
+    """Unix sockets whose path names a vendor's agent, and what the agents' own descriptors show: "AGENT: unix PATH",
+    "AGENT: tcp PORT" (listening), or "AGENT: not permitted"."""
+    unix: dict[str, str] = {}
+    listening: dict[str, str] = {}
+    for name in ("unix", "tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (root / "proc/net" / name).read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+                fields = line.split()
+                if name == "unix" and len(fields) > 7:  # proc(5): number, inode and path are fields 1, 7 and 8
+                    unix[fields[6]] = fields[7]
+                elif name != "unix" and len(fields) > 9 and fields[3] == "0A":  # TCP_LISTEN
+                    listening[fields[9]] = str(int(fields[1].rpartition(":")[2], 16))
+    found = {f"unix {path}" for path in unix.values() if AGENT_SOCKETS.search(path)}
+    for folder, name in agents.items():
+        try:
+            links = [str(link.readlink()) for link in (folder / "fd").iterdir()]
+        except OSError as error:
+            found.add(f"{name}: {'not permitted' if isinstance(error, PermissionError) else error.strerror}")
+            continue
+        inodes = {match[1] for link in links if (match := re.fullmatch(r"socket:\[(\d+)\]", link))}
+        found |= {f"{name}: unix {unix[inode]}" for inode in inodes & unix.keys()}
+        found |= {f"{name}: tcp {listening[inode]}" for inode in inodes & listening.keys()}
+    return found
 
 
 # -- what the driver says of the part -------------------------------------------------------------------------
@@ -148,15 +180,37 @@ def _fields(structure: Any) -> dict[str, int]:
 # -- attestation ----------------------------------------------------------------------------------------------
 
 
-def attestation(evidence_file: Path | None = None, command: Command | None = None, found: str | None = None) -> Row:
+def missing_conditions(root: Path = Path("/"), nvml: Any = None) -> list[str]:
+    """What Hopper's attestation needs and this machine does not show; empty where nothing is known to be missing."""
+    missing = []
+    if not any((root / place).exists() for place in GUESTS.values()):
+        missing.append(f"no guest of {' or '.join(GUESTS)} (/{', /'.join(GUESTS.values())})")
+    if nvml is not None:
+        call = "nvmlSystemGetConfComputeState"
+        try:
+            if not getattr(nvml, call)().ccFeature:
+                missing.append(f"confidential-computing mode is off ({call})")
+        except (nvml.NVMLError, AttributeError) as error:
+            missing.append(f"confidential-computing mode is not told ({call}: {error})")
+    return missing
+
+
+def attestation(
+    evidence_file: Path | None = None,
+    command: Command | None = None,
+    found: str | None = None,
+    missing: Iterable[str] = (),
+) -> Row:
     """Evidence with a nonce of our own, by NVIDIA's `nvattest` where it is installed; never a failure of the part.
 
-    The evidence goes to `evidence_file` (a new file); the row has its SHA-256 only, since certificates identify a
-    board. Appraising it asks servers of the vendor, so that is left to whoever holds the file.
+    `missing` as missing_conditions gives it. The evidence goes to `evidence_file` (a new file); the row has its SHA-256
+    only, since certificates identify a board. Appraising it asks servers of the vendor, so that is left to whoever
+    holds the file.
     """
     check = "attestation"
     program = found or shutil.which("nvattest")
-    needs = "It needs confidential-computing mode, in a virtual machine with TDX or SEV-SNP, or Blackwell and root."
+    needs = "It needs confidential-computing mode, in a virtual machine with TDX or SEV-SNP, or Blackwell and root"
+    needs += "".join(f"; missing here: {condition}" for condition in missing) + "."
     if program is None:
         return Row(check, "not tested", f"No verifier is installed (nvattest). {needs}")
     nonce = secrets.token_hex(32)

@@ -1,12 +1,16 @@
-"""The hunt for limits that act only on some work: in time, by data, by the number of SMs, by duty.
+"""The hunt for limits that act only on some work: in time, by data, by the number of SMs, by duty, by what else runs.
 
 There is a precedent: GeForce LHR (2021) halved the speed of one algorithm after a minute or two, at the same clock and
-without a reason bit. Trials differ in metric, data, SMs, duty and duration, and run twice in two seeded random orders;
-what is reported was there both times.
+without a reason bit. Trials differ in kernel (instruction, shape, address pattern), data, SMs, duty, duration, length
+of a launch, and another kernel that takes turns; they run twice in two seeded random orders. The longest run once, and
+again where they show something. What is reported was there both times.
 
-- Within a trial: steps in the rate per clock, and in the clock. The series are averaged in blocks and whitened by an
-  AR(1) estimate first: change points of correlated noise are false alarms by the dozen.
-- Between trials: a rate per clock and SM that differs from the metric's plain trial.
+- Within a trial: steps in the rate, and in the clock. The series are averaged in blocks and whitened by an AR(1)
+  estimate first: change points of correlated noise are false alarms by the dozen.
+- Between trials: a rate that differs from the metric's plain trial.
+
+The rate is work per clock and SM; memory has a clock of its own, so that its rate is work per second, and is compared
+only where the SM clock is the same.
 
 A clock that fell with a reason bit is explained. A clock that fell without one, or fewer operations at the same clock,
 is not.
@@ -14,7 +18,7 @@ is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,26 +35,37 @@ FLOOR = 0.01  # smaller changes of a rate per clock are not reported: it may dep
 CLOCK_FLOOR = 0.03  # ... nor of the clock: boost clocks move by a bin or two (15 MHz each) without a reason bit
 SPREADS = 5.0  # ... nor those within so many standard deviations of repeated trials
 IDLE = 0x001
+WITHIN = (("rate", FLOOR), ("clock_hz", CLOCK_FLOOR))  # what may step within a trial, and from which size on
+SHORT_S = 1.0  # a plain trial: some fifty launches
+LAUNCH_S = 0.02
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One piece of work: `data` as device.Data, `sms` and `duty` as shares, durations in s."""
+    """One piece of work: `data` as device.Data, `sms` and `duty` as shares, times in s; `mix`: the metric whose kernel
+    takes turns with this one, launch by launch, without being timed."""
 
     metric: str
     data: str = "random"
     sms: float = 1.0
     duty: float = 1.0
-    duration_s: float = 2.0
+    duration_s: float = SHORT_S
+    launch_s: float = LAUNCH_S
+    mix: str | None = None
+
+    @property
+    def per_second(self) -> bool:
+        """Whether its rate is work per second."""
+        return self.metric.startswith(("memory.", "latency."))
 
 
 @dataclass(frozen=True)
 class Series:
-    """A trial's rounds: seconds since its start, work per clock and SM, SM clock in Hz, NVML's reason bits (0 where
-    none, -1 where not given)."""
+    """A trial's rounds: seconds since its start, its rate (work per clock and SM, or per second), SM clock in Hz,
+    NVML's reason bits (0 where none, -1 where not given)."""
 
     time_s: NDArray[np.float64]
-    per_clock: NDArray[np.float64]
+    rate: NDArray[np.float64]
     clock_hz: NDArray[np.float64]
     reasons: NDArray[np.int64]
 
@@ -82,52 +97,82 @@ class Suspicion:
 
 @dataclass
 class Hunt:
-    """What the hunt found, and the smallest relative step that it would have found in the middle of a trial."""
+    """What the hunt found, and the smallest relative step that it would have found in the middle of the longest
+    trials."""
 
     trials: int
     found: list[Suspicion] = field(default_factory=list)
     detection_limit: float | None = None
     smallest_difference: float = FLOOR
+    longest_s: float = 0.0
 
 
-def design(seed: int, metrics: Sequence[str], long_s: float = 100.0, combinations: int = 3) -> list[Trial]:
-    """Per metric the plain trial, every factor's other levels alone, some random combinations, and a long one; order
-    and combinations follow from the seed."""
+def design(seed: int, metrics: Sequence[str], others: Sequence[str] = (), combinations: int = 2) -> list[Trial]:
+    """The short trials. Per metric the plain trial, every factor's other levels alone and some random combinations; of
+    the `others` the plain trial, half the duty, and one combination. Order and combinations follow from the seed."""
     rng = np.random.default_rng(seed)
-    levels: dict[str, tuple[Any, ...]] = {
-        "data": ("random", "one value", "zeros"),
-        "sms": (1.0, 0.5, 0.1),
-        "duty": (1.0, 0.5),
-        "duration_s": (2.0, 0.5),
-    }
     found: list[Trial] = []
-    for metric in metrics:
+    for metric in (*metrics, *others):
+        levels: dict[str, tuple[Any, ...]] = {
+            "duty": (1.0, 0.5, 0.1),
+            "duration_s": (SHORT_S, SHORT_S / 4, 4 * SHORT_S),
+            "mix": (None, *(name for name in metrics[:2] if name != metric)),
+        }
+        if not Trial(metric).per_second:  # the memory is shared by the SMs, and its data are always random
+            levels |= {"data": ("random", "one value", "zeros"), "sms": (1.0, 0.5, 0.1)}
+            levels |= {"launch_s": (LAUNCH_S, LAUNCH_S / 5)}
         found.append(Trial(metric))
-        found += [Trial(metric, **{name: level}) for name, values in levels.items() for level in values[1:]]
-        for _ in range(combinations):
+        if metric in metrics:
+            found += [Trial(metric, **{name: level}) for name, values in levels.items() for level in values[1:]]
+        else:
+            found.append(Trial(metric, duty=0.5))
+        for _ in range(combinations if metric in metrics else 1):
             found.append(Trial(metric, **{name: v[int(rng.integers(len(v)))] for name, v in levels.items()}))
-        if long_s:
-            found.append(Trial(metric, duration_s=long_s))
     unique = list(dict.fromkeys(found))
     return [unique[i] for i in rng.permutation(len(unique))]
 
 
-def hunt(trials: Sequence[Trial], observe: Callable[[Trial], Series], seed: int) -> Hunt:
-    """Runs every trial twice, in two orders, and reports what both passes show."""
+def hunt(
+    trials: Sequence[Trial],
+    observe: Callable[[Trial], Series],
+    seed: int,
+    long_trials: Callable[[], Sequence[Trial]] = tuple,
+) -> Hunt:
+    """Runs every trial twice, in two orders, then each of `long_trials` once, and again where it shows something;
+    reports what was there both times. `long_trials` is asked when the others are done, and may count what time is
+    left."""
     rng = np.random.default_rng(seed)
     passes: list[dict[Trial, Series]] = []
     for _ in range(2):
         passes.append({trials[i]: observe(trials[i]) for i in rng.permutation(len(trials))})
-    result = Hunt(2 * len(trials))
+    done = list(trials)
+    for trial in long_trials():
+        first = observe(trial)
+        passes[0][trial], shows = first, _shows(trial, first, passes[0])
+        if shows:
+            passes[1][trial] = observe(trial)
+        done.append(trial)
+    result = Hunt(sum(map(len, passes)), longest_s=max((t.duration_s for t in done), default=0.0))
     limits = []
-    for trial in trials:
-        both = (passes[0][trial], passes[1][trial])
-        result.found += _within(trial, *both)
-        limits += [limit for series in both if (limit := detection_limit(series.per_clock)) is not None]
+    for trial in done:
+        both = [taken[trial] for taken in passes if trial in taken]
+        result.found += _within(trial, *both) if len(both) == 2 else []
+        if trial.duration_s == result.longest_s:  # a short one shows little, and is there for its plain rate
+            limits += [limit for series in both if (limit := detection_limit(series.rate)) is not None]
     result.detection_limit = max(FLOOR, *limits) if limits else None
-    differences, result.smallest_difference = _between(trials, passes)
+    differences, result.smallest_difference = _between([t for t in done if t in passes[1]], passes)
     result.found += differences
     return result
+
+
+def _shows(trial: Trial, series: Series, others: Mapping[Trial, Series]) -> bool:
+    """Whether one pass shows anything that a second one should confirm."""
+    if any(abs(s.size) >= floor for name, floor in WITHIN for s in steps(series.time_s, getattr(series, name))):
+        return True
+    plain = others.get(Trial(trial.metric))
+    if plain is None or not len(plain.rate) or not len(series.rate):
+        return False
+    return abs(float(np.median(series.rate) / np.median(plain.rate)) - 1) > FLOOR
 
 
 # -- within a trial -------------------------------------------------------------------------------------------
@@ -136,12 +181,16 @@ def hunt(trials: Sequence[Trial], observe: Callable[[Trial], Series], seed: int)
 def _within(trial: Trial, first: Series, second: Series) -> list[Suspicion]:
     found = []
     near_s = max(0.1 * trial.duration_s, 2 * trial.duration_s / BLOCKS)
-    for name, floor in (("per_clock", FLOOR), ("clock_hz", CLOCK_FLOOR)):
+    clock_steps = steps(first.time_s, first.clock_hz)
+    for name, floor in WITHIN:
         again = steps(second.time_s, getattr(second, name))
         for step in steps(first.time_s, getattr(first, name)):
             if abs(step.size) < floor:
                 continue
             if not any(abs(s.time_s - step.time_s) <= near_s and 0.5 < s.size / step.size < 2 for s in again):
+                continue
+            # What moves with the SM clock needs no other cause where the rate is one per second.
+            if name == "rate" and trial.per_second and any(abs(s.time_s - step.time_s) <= near_s for s in clock_steps):
                 continue
             found.append(_judged(trial, name, step, (first, second)))
     return found
@@ -149,8 +198,9 @@ def _within(trial: Trial, first: Series, second: Series) -> list[Suspicion]:
 
 def _judged(trial: Trial, name: str, step: Step, both: Sequence[Series]) -> Suspicion:
     where = f"{trial.metric}, {step.size:+.1%} after {step.time_s:.1f} s"
-    if name == "per_clock":
-        text = f"{where}: other work per clock at the same clock; no reason bit speaks of that"
+    if name == "rate":
+        text = f"{where}: other work per {'second' if trial.per_second else 'clock'} at the same clock; no reason bit "
+        text += "speaks of that"
         return Suspicion("fewer operations", trial, step.size, step.time_s, text)
     low = [s.time_s >= step.time_s if step.size < 0 else s.time_s < step.time_s for s in both]
     masks = np.concatenate([s.reasons[where_low] for s, where_low in zip(both, low, strict=True)])
@@ -223,8 +273,10 @@ def _averages(values: NDArray[np.float64], count: int = BLOCKS) -> NDArray[np.fl
 
 
 def _between(trials: Sequence[Trial], passes: Sequence[dict[Trial, Series]]) -> tuple[list[Suspicion], float]:
-    """Trials whose rate per clock and SM differs from their metric's plain one, in both passes."""
-    middle = {t: [float(np.median(taken[t].per_clock)) for taken in passes] for t in trials}
+    """Trials whose rate differs from their metric's plain one, in both passes."""
+    trials = [t for t in trials if all(len(taken[t].rate) for taken in passes)]
+    middle = {t: [float(np.median(taken[t].rate)) for taken in passes] for t in trials}
+    clocks = {t: [float(np.median(taken[t].clock_hz)) for taken in passes] for t in trials}
     again = np.array([np.log(b / a) for a, b in middle.values()])
     spread = 1.4826 * float(np.median(np.abs(again)))  # of a difference of two trials
     smallest = max(FLOOR, SPREADS * spread)
@@ -233,10 +285,14 @@ def _between(trials: Sequence[Trial], passes: Sequence[dict[Trial, Series]]) -> 
         plain = middle.get(Trial(trial.metric))
         if plain is None or trial == Trial(trial.metric):
             continue
+        moved = [now / then - 1 for now, then in zip(clocks[trial], clocks[Trial(trial.metric)], strict=True)]
+        if trial.per_second and max(map(abs, moved)) > FLOOR:
+            continue
         sizes = [value / other - 1 for value, other in zip(both, plain, strict=True)]
         if min(map(abs, sizes)) > smallest and sizes[0] * sizes[1] > 0:
             size = float(np.mean(sizes))
-            text = f"{trial.metric} ({factors(trial)}): {size:+.1%} per clock and SM beside the plain trial"
+            unit = "second" if trial.per_second else "clock and SM"
+            text = f"{trial.metric} ({factors(trial)}): {size:+.1%} per {unit} beside the plain trial"
             found.append(Suspicion("differs", trial, size, None, text))
     return found, smallest
 
@@ -249,6 +305,8 @@ def factors(trial: Trial) -> str:
         "sms": f"{trial.sms:.0%} of the SMs",
         "duty": f"duty {trial.duty:.0%}",
         "duration_s": f"{trial.duration_s:g} s",
+        "launch_s": f"launches of {trial.launch_s * 1e3:g} ms",
+        "mix": f"in turn with {trial.mix}",
     }
     return ", ".join(words for name, words in said.items() if getattr(trial, name) != getattr(plain, name)) or "plain"
 
@@ -258,14 +316,15 @@ def row(result: Hunt, seed: int) -> Row:
     suspicious = [s for s in result.found if s.suspicious]
     limit = "unknown" if result.detection_limit is None else f"{result.detection_limit:.2%}"
     text = (
-        f"{result.trials} trials, design seed {seed}; a step in the middle of a trial shows from {limit} on, a "
-        f"difference between trials from {result.smallest_difference:.1%}. "
+        f"{result.trials} trials of up to {result.longest_s:.3g} s, design seed {seed}; a step in the middle of the "
+        f"longest shows from {limit} on, a difference between trials from {result.smallest_difference:.1%}. "
     )
     said = [s.text for s in (suspicious or result.found)]
-    text += "; ".join(said) + "." if said else "Work, data, time and SMs that were not tried remain unknown."
+    text += "; ".join(said) + "." if said else "Work, data and times that were not tried remain unknown."
     details = {
         "seed": seed,
         "trials": result.trials,
+        "longest_s": result.longest_s,
         "detection_limit": result.detection_limit,
         "found": [{"kind": s.kind, "text": s.text, "size": s.size, "time_s": s.time_s} for s in result.found],
     }

@@ -3,7 +3,9 @@ reason bits."""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,26 +15,51 @@ from .limiter import Series, Trial, design, hunt, row
 
 if TYPE_CHECKING:
     from ..cuda import CudaDevice
-    from ..device import Data
+    from ..device import Data, Workload
     from ..kernels import Kernel
 
-METRICS = ("tensor.bf16", "vector.fp32", "vector.int32")
-LONG_S = 75.0  # LHR began after one to two minutes; the profile's 15 minutes do not hold longer ones of every metric
-ROUND_S = 0.02
-LONG_ROUND_S = 0.05
+# Every factor of these: matrix units, and the arithmetic of hashes.
+METRICS = ("tensor.bf16", "vector.int32", "vector.fp32")
+# Shapes of one instruction; sequential, random and page-strided addresses; other instructions.
+OTHERS = (
+    "tensor.bf16.n8",
+    "tensor.bf16.n64",
+    "tensor.fp8_e4m3",
+    "tensor.int8",
+    "memory.read",
+    "latency.memory",
+    "latency.tlb",
+    "vector.fp64",
+    "vector.logic",
+    "sfu.ex2",
+)
+LONG = METRICS[:2]
+BUDGET_S = 480.0  # of the profile's quarter of an hour; the long trials share what the short ones leave
+LONG_S = (20.0, 900.0)  # LHR began after one to two minutes
+LONG_LAUNCH_S = 0.05
 REASONS_EVERY_S = 0.1
+FOOTPRINT_BYTES = 4 * 2**30  # of memory kernels: far beyond L2, and written in a moment
 
 
-def run(device: CudaDevice, seed: int, long_s: float = LONG_S) -> Row:
+def run(device: CudaDevice, seed: int, budget_s: float = BUDGET_S) -> Row:
     """The hunt on `device`, by the design of `seed`."""
     from ..device import DeviceError
     from ..kernels.compile import CompileError
 
-    kernels = {m: kernel for m in METRICS if (kernel := _kernel(m, device.compute_capability))}
-    trials = design(seed, list(kernels), long_s)
+    kernels = {m: kernel for m in (*METRICS, *OTHERS) if (kernel := _kernel(m, device.compute_capability))}
+    metrics, others = ([m for m in names if m in kernels] for names in (METRICS, OTHERS))
+    started = time.monotonic()
+
+    def long_trials() -> list[Trial]:
+        names = [m for m in LONG if m in kernels]
+        left_s = (budget_s - (time.monotonic() - started)) / max(len(names), 1)
+        duration_s = float(round(min(max(left_s, LONG_S[0]), LONG_S[1])))
+        return [Trial(m, duration_s=duration_s, launch_s=LONG_LAUNCH_S) for m in names]
+
     try:
         with device.sensors() as sensors:
-            result = hunt(trials, lambda trial: _observe(device, kernels[trial.metric], trial, sensors), seed)
+            trials = design(seed, metrics, others)
+            result = hunt(trials, lambda trial: observe(device, kernels, trial, sensors), seed, long_trials)
     except (DeviceError, CompileError) as error:
         return Row("limiters", "not tested", str(error))
     return row(result, seed)
@@ -45,25 +72,38 @@ def _kernel(metric: str, compute_capability: str) -> Kernel | None:
     return next(fitting, None)
 
 
-def _observe(device: CudaDevice, kernel: Kernel, trial: Trial, sensors: Any) -> Series:
-    sms = max(1, round(device.sm_count * trial.sms))
-    round_s = LONG_ROUND_S if trial.duration_s > 10 else ROUND_S
-    workload = device.prepare(kernel, round_s=round_s, sms=sms, data=cast("Data", trial.data))
-    rows: list[tuple[float, float, float, int]] = []
-    try:
+def observe(device: CudaDevice, kernels: Mapping[str, Kernel], trial: Trial, sensors: Any) -> Series:
+    """The rounds of one trial. Raises DeviceError, CompileError."""
+    from ..device import DeviceError
+
+    kernel = kernels[trial.metric]
+    with contextlib.ExitStack() as open_workloads:
+
+        def prepared(name: str, **how: Any) -> Workload:
+            footprint_bytes = FOOTPRINT_BYTES if name.startswith("memory.") else None
+            made = device.prepare(kernels[name], round_s=trial.launch_s, footprint_bytes=footprint_bytes, **how)
+            open_workloads.callback(made.close)
+            if not made.check.passed:
+                raise DeviceError(f"{name}: wrong result at {made.check.where}")
+            return made
+
+        other = None if trial.mix is None else prepared(trial.mix)
+        sms = None if trial.per_second else max(1, round(device.sm_count * trial.sms))
+        workload = prepared(trial.metric, sms=sms, data=cast("Data", trial.data))
+        rows: list[tuple[float, float, float, int]] = []
         started = looked = time.monotonic()
         mask = _mask(sensors)
         while (now := time.monotonic()) - started < trial.duration_s:
+            if other is not None:
+                other.launch()
             workload.launch()
             if now - looked >= REASONS_EVERY_S:  # while the launch runs
                 looked, mask = now, _mask(sensors)
             stamps = workload.stamps(len(workload.launches) - 1)  # waits for the launch
-            per_clock, clock_hz = _rates(stamps, kernel.work_per_iteration)
-            rows.append((now - started, per_clock, clock_hz, mask))
+            rate, clock_hz = _rates(stamps, kernel.work_per_iteration, per_second=trial.per_second)
+            rows.append((now - started, rate, clock_hz, mask))
             if trial.duty < 1:
-                time.sleep(round_s * (1 / trial.duty - 1))
-    finally:
-        workload.close()
+                time.sleep(trial.launch_s * (1 / trial.duty - 1))
     columns = np.array(rows, float).reshape(-1, 4).T  # a trial too short for a round leaves empty columns
     return Series(columns[0], columns[1], columns[2], columns[3].astype(np.int64))
 
@@ -73,8 +113,9 @@ def _mask(sensors: Any) -> int:
     return -1 if mask is None else int(mask)
 
 
-def _rates(stamps: Any, work_per_iteration: int) -> tuple[float, float]:
-    """(work per clock and SM, SM clock in Hz), medians over the SMs and over the blocks, of one launch's stamps."""
+def _rates(stamps: Any, work_per_iteration: int, *, per_second: bool) -> tuple[float, float]:
+    """(work per clock and SM, or of all SMs per second; SM clock in Hz) of one launch's stamps: medians over the SMs
+    and over the blocks."""
     from ..device import CLOCK_START, CLOCK_STOP, ITERATIONS, SMID, TIME_START_NS, TIME_STOP_NS
 
     per_clock = []
@@ -84,4 +125,8 @@ def _rates(stamps: Any, work_per_iteration: int) -> tuple[float, float]:
         per_clock.append(int(blocks[:, ITERATIONS].sum()) * work_per_iteration / max(cycles, 1))
     cycles_of_blocks = stamps[:, CLOCK_STOP] - stamps[:, CLOCK_START]
     nanoseconds = np.maximum(stamps[:, TIME_STOP_NS] - stamps[:, TIME_START_NS], 1)
-    return float(np.median(per_clock)), float(np.median(cycles_of_blocks / nanoseconds)) * 1e9
+    clock_hz = float(np.median(cycles_of_blocks / nanoseconds)) * 1e9
+    if per_second:
+        whole_ns = float(stamps[:, TIME_STOP_NS].max() - stamps[:, TIME_START_NS].min())
+        return float(stamps[:, ITERATIONS].sum()) * work_per_iteration * 1e9 / max(whole_ns, 1.0), clock_hz
+    return float(np.median(per_clock)), clock_hz

@@ -1,8 +1,9 @@
 """Does memory that one process gave back still hold its data when another process gets it?
 
-A process of this program fills all free memory, and shared memory, with a marker drawn for this run, and ends; a second
-one looks for that marker in memory fresh from the driver. Only counts leave the device: of marker words, and of words
-that are not zero. Nobody else's data is read out, and nothing is done while another compute process is there.
+A process of this program fills all free memory, shared memory and local memory with a marker drawn for this run, and
+ends; a second one looks for that marker in memory fresh from the driver, which it never wrote. Only counts leave the
+device: of marker words, and of words that are not zero. Nobody else's data is read out, and nothing is done while
+another compute process is there. Registers are left out: no compiler promises which one an unwritten name stands for.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import numpy as np
 from . import Row, Word
 
 SOURCE = "audit_residue.cu"
-KINDS = {
-    f"{act}_{place}": (act == "plant", place == "shared") for act in ("plant", "seek") for place in ("all", "shared")
-}
+PLACES = {"all": "global memory", "shared": "shared memory", "local": "local memory"}
+KINDS = {f"{act}_{place}": (act == "plant", place) for act in ("plant", "seek") for place in PLACES}
 TIMEOUT_S = 120
 THREADS = 256
 
@@ -38,8 +38,9 @@ class Counts:
 
 def prelude(kind: str) -> str:
     """The macros of audit_residue.cu."""
-    plant, shared = KINDS[kind]
-    return f"#define PLANT {int(plant)}\n#define SHARED {int(shared)}\n"
+    plant, place = KINDS[kind]
+    chosen = {"PLANT": plant, "SHARED": place == "shared", "LOCAL": place == "local"}
+    return "".join(f"#define {name} {int(value)}\n" for name, value in chosen.items())
 
 
 def row(place: str, counts: Counts) -> Row:
@@ -57,7 +58,7 @@ def row(place: str, counts: Counts) -> Row:
 
 def run(device: int, others: int | None, child: Callable[[str, int, int], dict[str, Any]] | None = None) -> list[Row]:
     """Plants and seeks on CUDA device `device`; `others`: compute processes besides this one, None where unknown."""
-    names = ("residue global memory", "residue shared memory")
+    names = [f"residue {place}" for place in PLACES.values()]
     if others is None:
         why = "nvmlDeviceGetComputeRunningProcesses gave no list, and this is done only where no other process is."
         return [Row(name, "not supported", why) for name in names]
@@ -71,8 +72,8 @@ def run(device: int, others: int | None, child: Callable[[str, int, int], dict[s
         found = child("seek", device, marker)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return [Row(name, "not tested", f"A process for it failed: {error}.") for name in names]
-    rows = [row("global memory", Counts(*found["global"])), row("shared memory", Counts(*found["shared"]))]
-    text = "A compiler gives no way to read registers or local memory before they are written."
+    rows = [row(name, Counts(*found[place])) for place, name in PLACES.items()]
+    text = "No compiler promises which register an unwritten name stands for, so that none can be read unwritten."
     return [*rows, Row("residue registers", "not observable", text)]
 
 
@@ -96,13 +97,15 @@ def _work(act: str, device: int, marker: int) -> dict[str, list[int]]:
     cupy.cuda.Device(device).use()
     properties = cupy.cuda.runtime.getDeviceProperties(device)
     capability = f"{properties['major']}.{properties['minor']}"
-    kernels = {
-        place: load(SOURCE, f"{act}_{place}", capability, prelude(f"{act}_{place}")) for place in ("all", "shared")
-    }
+    kernels = {place: load(SOURCE, f"{act}_{place}", capability, prelude(f"{act}_{place}")) for place in PLACES}
     found = {place: cupy.zeros(3, dtype=np.uint64) for place in kernels}
-    # Shared memory first: every kernel that runs before may leave something there.
     blocks = 8 * int(properties["multiProcessorCount"])
-    kernels["shared"]((blocks,), (THREADS,), (np.uint64(0), np.uint64(0), np.uint64(marker), found["shared"]))
+
+    def on_chip() -> None:
+        for place in ("shared", "local"):
+            kernels[place]((blocks,), (THREADS,), (np.uint64(0), np.uint64(0), np.uint64(marker), found[place]))
+
+    on_chip()  # first: every kernel that runs before may leave something there
     chunks = allocate()
     for memory, _, words in chunks:
         kernels["all"](
@@ -110,9 +113,9 @@ def _work(act: str, device: int, marker: int) -> dict[str, list[int]]:
         )
     cupy.cuda.runtime.deviceSynchronize()
     if act == "plant":  # last, so that the next process finds it
-        kernels["shared"]((blocks,), (THREADS,), (np.uint64(0), np.uint64(0), np.uint64(marker), found["shared"]))
+        on_chip()
         cupy.cuda.runtime.deviceSynchronize()
-    return {"global": found["all"].get().tolist(), "shared": found["shared"].get().tolist()}
+    return {place: counts.get().tolist() for place, counts in found.items()}
 
 
 if __name__ == "__main__":

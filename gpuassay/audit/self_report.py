@@ -6,14 +6,18 @@ comes from stamps that the kernels took themselves. Where the record does not ho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..latency import GLOBALTIMER_STEP_S
+from ..links import line_rate
 from ..record import Record
 from . import Row, Word
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from ..sheets import Sheet
 
 CLOCK_TOLERANCE = 0.02  # between NVML's clock and cycles over nanoseconds: the reading is one moment of a round
 ENERGY_TOLERANCE = 0.05  # between two readings of one sensor chain, over a window long enough
@@ -21,23 +25,31 @@ SHORTEST_ENERGY_S = 5.0  # the counter steps every 100 ms or so, and the power r
 POWER_MEAN_S = 1.0  # nvml.h: nvmlDeviceGetPowerUsage gives a 1 s average from Ampere on, GA100 excepted
 SHORTEST_WARMING_S = 30.0
 FEWEST_READINGS = 3
+HELD_BACK = 0.95  # of the claimed memory: the least that says something of the claim
+TEMPERATURE_STEP_C = 1.0  # NVML gives whole degrees
 DROP = 0.10  # a clock that fell this far below the run's highest must have a reason bit
 # FP32 lanes per SM, by compute capability (CUDA C++ Programming Guide, table of arithmetic instructions).
 CORES_PER_SM = {"8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128, "9.0": 128, "10.0": 128, "10.3": 128, "12.0": 128}
-# Bytes per second and lane, after line coding (PCI-SIG base specifications 2.1 to 6.0; generation 6 before FLIT loss).
-PCIE_LANE = {1: 0.25e9, 2: 0.5e9, 3: 8e9 / 8 * 128 / 130, 4: 16e9 / 8 * 128 / 130, 5: 32e9 / 8 * 128 / 130, 6: 8e9}
+# ECC in GDDR6 keeps its check bits in the memory itself: 1/16 of it (6.25 %, "GPUHammer", 2025, of an A6000). HBM has
+# its own bits for them (NVIDIA A100 Tensor Core GPU Architecture whitepaper). GDDR6: as GA10x and AD10x have it.
+ECC_SHARE = 1 / 16
+GDDR6 = ("8.6", "8.9")
+LOAD_BEGINS_S = 10.0  # a fan may cool what load has heated, but not as soon
 UNCHECKABLE = ("vbios.version", "serial", "uuid", "driver.version", "inforom.version", "gsp.version", "cc.state")
 IDLE = 0x001
 
 
-def rows(record: Record) -> list[Row]:
+def rows(record: Record, sheet: Sheet | None = None) -> list[Row]:
     """Every claim of `record` that can be held against something, in a fixed order."""
     from .. import sustained
+    from . import capabilities
 
     rounds = sustained.plain(record.rounds())
     telemetry = record.telemetry()
     checks: tuple[Callable[[Record, DataFrame, DataFrame], Row], ...] = (
         _name,
+        lambda r, _, __: _pci_id(r, sheet, "device_id"),
+        lambda r, _, __: _pci_id(r, sheet, "subsystem_id"),
         _sm_count,
         _cores,
         _sm_clock,
@@ -49,10 +61,11 @@ def rows(record: Record) -> list[Row]:
         _utilisation,
         _pcie_width,
         _pcie_rate,
+        _nvlink,
         _l2,
         _memory_size,
-        _ecc,
-        _capabilities,
+        lambda r, _, __: _ecc(r, sheet),
+        lambda r, _, __: capabilities.row(r, sheet),
         _uncheckable,
     )
     return [check(record, rounds, telemetry) for check in checks]
@@ -95,6 +108,20 @@ def _name(record: Record, _: DataFrame, __: DataFrame) -> Row:
     return Row("name", words.get(found.label, "not observable"), text + ".", claim, best.name, details=details)
 
 
+def _pci_id(record: Record, sheet: Sheet | None, which: str) -> Row:
+    """NVML's PCI id against the one that the device's own configuration space shows to the kernel."""
+    check = f"pci.{which}"
+    claim, seen = _claimed(record, check), _claimed(record, f"pci.config.{which}")
+    if claim is None or seen is None:
+        return _missing(check, "both NVML's PCI id and the configuration space's", claim)
+    listed = getattr(sheet.identity, f"pci_{which}s") if sheet is not None else ()
+    text = "NVML's id against the one in the configuration space, which the kernel reads without NVIDIA's driver; a "
+    text += "difference means that the driver or its library does not say what the board says"
+    text += "; the sheet lists this id" if claim in listed else "; the sheet does not list this id" if listed else ""
+    word: Word = "consistent" if claim == seen else "inconsistent"
+    return Row(check, word, text + ".", claim, seen, details={"on_sheet": claim in listed if listed else None})
+
+
 def _sm_count(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     claim = _claimed(record, "count.sm")
     seen = {int(sm) for ids in rounds["sm_id"] for sm in ids}
@@ -121,26 +148,34 @@ def _memory_size(record: Record, _: DataFrame, __: DataFrame) -> Row:
     filled = next((line for line in record.audit if line["check"] == "memory.capacity"), None)
     if filled is None:
         return _missing("memory.size", "a keyed fill of the memory (`gpuassay audit` makes one)", claim, "B")
-    text = "The keyed fill of all free memory; see the row memory.capacity for what was touched."
-    return Row("memory.size", filled["verdict"], text, claim, filled["measured"], unit="B")
-
-
-def _ecc(record: Record, _: DataFrame, __: DataFrame) -> Row:
-    text = "The mode is a claim: HBM has its check bits beside the capacity, so that the size does not show it."
-    return Row("ecc.mode", "not observable", text, _claimed(record, "ecc.mode"))
-
-
-def _capabilities(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
-    """What was tried at all: the census of functions beyond the published ones is no longer than this list."""
-    ran = sorted(set(rounds["metric"])) if len(rounds) else []
-    refused = {str(line["metric"]): str(line["reason"])[:200] for line in record.not_measured}
-    if not ran:
-        return _missing("capabilities", "rounds of any kernel")
+    measured, word = filled["measured"], filled["verdict"]
+    if word == "consistent" and claim is not None and not HELD_BACK <= measured / claim <= 1:
+        word = "inconsistent" if measured > claim else "not tested"
     text = (
-        "Kernels that were tried: these ran, with checked results; the details say which did not. Rates above a sheet "
+        "Bytes that held a keyed hash each, all at once, against the size that is claimed; more than claimed means a "
+        f"misstated size, under {HELD_BACK:.0%} of it decides nothing: driver and other processes hold the rest."
     )
-    text += "are among the verdicts; what was not tried is unknown."
-    return Row("capabilities", "not observable", text, None, len(ran), unit="1", details={"ran": ran, "not": refused})
+    return Row("memory.size", word, text, claim, measured, 0.0, "B")
+
+
+def _ecc(record: Record, sheet: Sheet | None) -> Row:
+    """ECC's mode against the capacity that it costs, where it costs any."""
+    mode, size = _claimed(record, "ecc.mode"), _claimed(record, "memory.size", "cuda.memory.size")
+    if str(_claimed(record, "compute_capability", "cuda.compute_capability")) not in GDDR6:
+        text = "The mode is a claim: HBM has its check bits beside the capacity, so that the size does not show it."
+        return Row("ecc.mode", "not observable", text, mode)
+    printed = sheet.published_quantity("memory.size") if sheet is not None else None
+    if mode is None or size is None or printed is None:
+        return _missing("ecc.mode", "the mode, the memory's size and a sheet that prints it", mode)
+    missing = 1 - float(size) / (printed.si * 2**30 / 1e9)  # 48 GB are printed, 48 GiB are meant
+    # The driver keeps up to one percent for itself.
+    costs = {"enabled": ECC_SHARE - 0.005 <= missing <= ECC_SHARE + 0.02, "disabled": -0.005 <= missing <= 0.02}
+    word: Word = "consistent" if costs.get(mode) else "inconsistent" if any(costs.values()) else "not tested"
+    text = (
+        f"{missing:.1%} of the printed memory is missing; ECC in GDDR6 takes {ECC_SHARE:.2%}. Another share than the "
+        "mode says means that the mode is misstated."
+    )
+    return Row("ecc.mode", word, text, mode, f"{missing:.1%} missing", details={"missing": missing})
 
 
 def _uncheckable(record: Record, _: DataFrame, __: DataFrame) -> Row:
@@ -159,9 +194,10 @@ def _l2(record: Record, _: DataFrame, __: DataFrame) -> Row:
     # A chase sees one of two partitions; the bandwidth of all SMs sees the whole.
     best = max(found, key=lambda size: size.seen_at_least)
     word: Word = "consistent" if agrees(best, claim) else "inconsistent"
-    size = best.size_bytes
+    u = (best.upper_bytes - best.lower_bytes) / 2
     text = "The knee of the curve over footprint; a larger or smaller cache than claimed means another die or cut."
-    return Row("l2.size", word, text, claim, size, unit="B")
+    details = {"curve": best.curve, "seen_at_least": best.seen_at_least}
+    return Row("l2.size", word, text, claim, best.size_bytes, u, "B", details)
 
 
 # -- clocks ---------------------------------------------------------------------------------------------------
@@ -216,10 +252,16 @@ def _highest_clock(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     claim = _claimed(record, "clock.sm.max", "cuda.clock.sm.max")
     if claim is None or rounds["sm_clock_hz"].isna().all():
         return _missing("clock.sm.max", "both a maximum clock and rounds with stamps", claim, "Hz")
-    measured = float(rounds["sm_clock_hz"].quantile(0.99))
-    word: Word = "inconsistent" if measured > claim * (1 + CLOCK_TOLERANCE) else "consistent"
-    text = "The 99th percentile of stamped clocks; above the maximum means a clock outside the published range."
-    return Row("clock.sm.max", word, text, float(claim), measured, unit="Hz")
+    clocks = rounds["sm_clock_hz"].dropna()
+    measured = float(clocks.quantile(0.99))
+    # Each of a round's two stamps of %globaltimer may be a step off.
+    u = 2 * measured * GLOBALTIMER_STEP_S / 3**0.5 / float(rounds["globaltimer_s"].median())
+    word = compare(float(claim), measured, u / measured, CLOCK_TOLERANCE)
+    text = "The 99th percentile of stamped clocks; above the maximum means a clock outside the published range"
+    if word == "inconsistent" and measured < claim:
+        word = "not tested"
+        text += "; nothing here ran at the maximum, which power, heat or a setting may forbid"
+    return Row("clock.sm.max", word, text + ".", float(claim), measured, u, "Hz")
 
 
 def _reasons(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
@@ -250,13 +292,26 @@ def _memory_clock(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     if clock is None or width is None or not len(memory):
         return _missing("memory.clock x memory.bus_width", "memory clock, bus width and bandwidth rounds", unit="B/s")
     claim = 2 * float(clock) * float(width) / 8  # two transfers per clock
-    best = max(float((part["work"] / part["event_s"]).median()) for _, part in memory.groupby("metric"))
+    best, u = _best_rate([part for _, part in memory.groupby("metric")])
     word: Word = "inconsistent" if best > claim * (1 + CLOCK_TOLERANCE) else "consistent"
     text = (
         "Large arrays read and written; more than clock and width allow means that one of the two is misstated. Less "
         "is for the verdict on memory bandwidth."
     )
-    return Row("memory.clock x memory.bus_width", word, text, claim, best, unit="B/s", details={"share": best / claim})
+    return Row("memory.clock x memory.bus_width", word, text, claim, best, u, "B/s", {"share": best / claim})
+
+
+def _best_rate(groups: Iterable[DataFrame]) -> tuple[float, float]:
+    """The highest median of work over time among groups of rounds, and U of that median by its dispersion."""
+    import numpy as np
+
+    best = (0.0, 0.0)
+    for group in groups:
+        rates = (group["work"] / group["event_s"]).to_numpy(float)
+        middle = float(np.median(rates))
+        spread = 1.4826 * float(np.median(np.abs(rates - middle)))
+        best = max(best, (middle, 2 * 1.2533 * spread / len(rates) ** 0.5))
+    return best
 
 
 # -- sensors --------------------------------------------------------------------------------------------------
@@ -293,9 +348,38 @@ def _temperature(_: Record, __: DataFrame, telemetry: DataFrame) -> Row:
         what = f"readings over {SHORTEST_WARMING_S:g} s and a change of power by a factor of two"
         return _missing("temperature", what, unit="degC")
     moved = float(both["temperature_c"].max() - both["temperature_c"].min())
-    word: Word = "consistent" if moved > 0 else "inconsistent"
-    text = "Power changed by a factor of two or more; a temperature that does not move at all is not measured."
-    return Row("temperature", word, text, None, moved, unit="degC")
+    fell, loads = _falls_under_load(both)
+    word: Word = "inconsistent" if moved <= 0 or fell > TEMPERATURE_STEP_C else "consistent"
+    text = (
+        f"Power changed by a factor of two or more, {loads} times from low to a load of {LOAD_BEGINS_S:g} s; a "
+        f"temperature that does not move at all, or falls by more than {TEMPERATURE_STEP_C:g} degC while load begins, "
+        "is not measured."
+    )
+    return Row("temperature", word, text, None, moved, TEMPERATURE_STEP_C, "degC", {"loads": loads, "fell": fell})
+
+
+def _falls_under_load(readings: DataFrame) -> tuple[float, int]:
+    """How far the temperature fell at most, in K, within the first seconds of a load that followed low power, and how
+    many such loads there were."""
+    import numpy as np
+
+    readings = readings.sort_values("host_s")
+    power, at = readings["power_w"].to_numpy(float), readings["host_s"].to_numpy(float)
+    celsius = readings["temperature_c"].to_numpy(float)
+    high, low = power >= 0.7 * power.max(), power <= 0.5 * power.max()
+    worst, loads, rested = 0.0, 0, False
+    for place in range(len(power)):
+        rested = rested or bool(low[place])
+        if not (rested and high[place]):
+            continue
+        rested = False  # until power is low again
+        during = (at >= at[place]) & (at <= at[place] + LOAD_BEGINS_S)
+        if at[-1] < at[place] + LOAD_BEGINS_S or not high[during].all():
+            continue
+        loads += 1
+        of_load = celsius[during]
+        worst = max(worst, float((np.maximum.accumulate(of_load) - of_load).max()))
+    return worst, loads
 
 
 def _utilisation(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
@@ -311,7 +395,8 @@ def _utilisation(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
             claim = float(readings.median())
             word: Word = "consistent" if claim >= 0.8 else "inconsistent"
             text = "Share of time that kernels ran; a lower reading during back-to-back launches hides work."
-            return Row("utilisation", word, text, claim, busy, unit="1", details={"readings": len(readings)})
+            u = 2 * float(readings.std(ddof=0)) / len(readings) ** 0.5
+            return Row("utilisation", word, text, claim, busy, u, "1", {"readings": len(readings)})
     return _missing("utilisation", f"back-to-back launches for {SHORTEST_ENERGY_S:g} s", unit="1")
 
 
@@ -331,16 +416,38 @@ def _pcie_rate(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     generation, width = _claimed(record, "pcie.generation.max"), _claimed(record, "pcie.width.max")
     names = ("pcie.h2d", "pcie.d2h")
     copies = rounds[rounds["metric"].isin(names)] if len(rounds) else rounds
-    rates = [float((part["work"] / part["event_s"]).median()) for _, part in copies.groupby("metric")]
-    rates += [float(line["value"]) for line in record.medians if line["metric"] in names and line["value"] is not None]
-    if generation is None or width is None or int(generation) not in PCIE_LANE or not rates:
+    found: list[tuple[float, float | None]] = []
+    if len(copies):
+        found.append(_best_rate(part for _, part in copies.groupby("metric")))
+    given = [line["value"] for line in record.medians if line["metric"] in names and line["value"] is not None]
+    found += [(float(value), None) for value in given]
+    claim = None if generation is None or width is None else line_rate(int(generation), int(width))
+    if claim is None or not found:
         what = "the link's claims and copies from or to pinned memory (an idle link lowers its generation)"
         return _missing("pcie.rate", what, unit="B/s")
-    claim = PCIE_LANE[int(generation)] * int(width)
-    best = max(rates)
+    best, u = max(found, key=lambda pair: pair[0])
     # More than half is more than the next lower generation, or half the lanes, could carry at all.
     word: Word = "inconsistent" if best <= claim / 2 else "consistent"
     text = "Copies from and to pinned memory; half the rate or less means a link trained below its claim."
     if best > claim * (1 + CLOCK_TOLERANCE):
         word, text = "not tested", "Copies were faster than the claimed PCIe link: they went another way (NVLink-C2C)."
-    return Row("pcie.rate", word, text, claim, best, unit="B/s", details={"share": best / claim})
+    return Row("pcie.rate", word, text, claim, best, u, "B/s", {"share": best / claim})
+
+
+def _nvlink(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
+    """All active links' speed in one direction against the fastest copy to another GPU."""
+    links, speed = _claimed(record, "nvlink.count.active", "nvlink.count"), _claimed(record, "nvlink.speed")
+    claim = None if links is None or speed is None else int(links) * float(speed)
+    copies = rounds[rounds["metric"].str.startswith("peer.one_way")] if len(rounds) else rounds
+    if claim is None or not len(copies):
+        what = "NVLink's active links and speed, and copies to a second GPU"
+        return _missing("nvlink", what, claim, "B/s")
+    best, u = _best_rate(part for _, part in copies.groupby("metric"))
+    share = best / claim
+    word: Word = "inconsistent" if share > 1 + CLOCK_TOLERANCE else "consistent" if share > 0.5 else "not tested"
+    text = (
+        f"{links} active links at the speed that NVML claims, one direction, against copies to another GPU; faster "
+        "than that means misstated links. Half or less decides nothing: not every link need lead to that GPU."
+    )
+    details = {"links": links, "link_speed": speed, "existing": _claimed(record, "nvlink.count"), "share": share}
+    return Row("nvlink", word, text, claim, best, u, "B/s", details)

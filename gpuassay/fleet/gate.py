@@ -168,11 +168,16 @@ def command(part: str, out: Path) -> list[str]:
 
 
 def write_textfile(path: Path, line: dict[str, Any]) -> None:
-    """The line in Prometheus text format, without timestamps, whole or not at all. Raises OSError.
+    """The line as OpenMetrics text, whole or not at all. Raises OSError.
 
-    That format, not OpenMetrics, is what node_exporter's textfile collector reads.
+    Gauges only, and no timestamps: such a file is Prometheus text format too, to which OpenMetrics' last line is a
+    comment. node_exporter's textfile collector reads that format (github.com/prometheus/node_exporter, issue 1988 asks
+    for OpenMetrics) and refuses timestamps and OpenMetrics' types that are not Prometheus' (issue 1284 and others).
     """
-    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+    from prometheus_client import CollectorRegistry, Gauge
+    from prometheus_client.openmetrics.exposition import generate_latest
+
+    from .store import replace_file
 
     registry = CollectorRegistry()
     names = ("uuid", "part", "sheet")
@@ -191,4 +196,4 @@ def write_textfile(path: Path, line: dict[str, Any]) -> None:
     for name, found in (line.get("metrics") or {}).items():
         if found["value"] is not None:
             value.labels(*labels, name, found["unit"], found["verdict"]).set(found["value"])
-    write_to_textfile(str(path), registry)
+    replace_file(path, generate_latest(registry))

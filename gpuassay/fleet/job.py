@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -56,7 +57,8 @@ def assay(job: dict[str, Any]) -> dict[str, Any]:
         return _judged(store, job, path, common)
     except Exception as error:
         reason = f"{job['node']}, {job['uuid']}: {error}"
-        store.set_status(job["key"], state="failed", reason=reason, **common)
+        with contextlib.suppress(OSError):  # a full disk: the client writes the status then
+            store.set_status(job["key"], state="failed", reason=reason, **common)
         raise JobError(reason) from error
 
 

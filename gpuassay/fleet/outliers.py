@@ -30,19 +30,21 @@ def scores(rows: DataFrame) -> DataFrame:
     (Bonferroni).
     """
     import numpy as np
-    from scipy import stats
+    from scipy.special import stdtr
 
     rows = rows.copy()
-    family = [rows["phase"], rows["part"], rows["metric"]]
-    of_part = rows["x"] - rows.groupby(family, observed=True)["x"].transform("median")
-    in_node = rows.groupby([*family, rows["node"]], observed=True)["x"]
+    # Groups as plain numbers: pandas sorts them ten times as fast as four columns of names.
+    family = rows.groupby(["phase", "part", "metric"], observed=True).ngroup()
+    node = rows.groupby([family, rows["node"]], observed=True).ngroup()
+    of_part = rows["x"] - rows["x"].groupby(family).transform("median")
+    in_node = rows["x"].groupby(node)
     of_node = rows["x"] - in_node.transform("median")
-    many = rows.groupby(family, observed=True)["x"].transform("count")
+    many = rows["x"].groupby(family).transform("count")
     rows["z"] = _z(of_part, family, many, 0.5)
     # A node with one or two GPUs of the part has no median of siblings.
     rows["z_node"] = _z(of_node, family, many, 0.9).where(in_node.transform("count") >= 4)
     extreme = np.fmax(rows["z"].abs(), rows["z_node"].abs())
-    p = 2 * 2 * stats.t.sf(extreme, np.maximum(many - 1, 1))
+    p = 2 * 2 * stdtr(np.maximum(many - 1, 1), -extreme)
     rows["p"] = np.where(np.isnan(extreme), np.nan, np.minimum(1.0, p))
     return rows
 
@@ -59,9 +61,9 @@ def adjusted(p: Series[float], tests: int) -> Series[float]:
     return steps[::-1].cummin().clip(upper=1.0).reindex(p.index)
 
 
-def _z(deviation: Series[Any], family: list[Any], many: Series[Any], share: float) -> Series[Any]:
+def _z(deviation: Series[Any], family: Series[Any], many: Series[Any], share: float) -> Series[Any]:
     """Robust z: sigma by the quantile `share` of the distances (0.5: 1.4826 MAD); NaN for too few or equal siblings."""
     from scipy.special import ndtri
 
-    scale = deviation.abs().groupby(family, observed=True).transform("quantile", share) / ndtri((1 + share) / 2)
+    scale = deviation.abs().groupby(family).transform("quantile", share) / ndtri((1 + share) / 2)
     return (deviation / scale.where(scale > 0)).where(many >= FEWEST)

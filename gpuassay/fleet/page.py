@@ -6,7 +6,7 @@ import io
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from gpuassay.units import show
+from gpuassay.units import scale, show
 
 from .outliers import FALSE_ALARM_SHARE
 
@@ -34,17 +34,23 @@ details details { margin-left: 1.5rem; }
 <p>Of the outliers named here, {{ "%.0f"|format(100 * alarm) }}&nbsp;% are expected to be false alarms
 (Benjamini-Hochberg over all GPUs and metrics).</p>
 <h2>GPUs to pull: {{ pull|length }}</h2>
-{% if pull %}<ul>{% for key, reasons in pull.items() %}<li><details><summary>{{ key }}: {{ reasons[0] }}</summary>
-<ul>{% for reason in reasons %}<li>{{ reason }}</li>{% endfor %}</ul></details></li>{% endfor %}</ul>
-{% else %}<p>none</p>{% endif %}
+{% if pull %}<table><tr><th scope="col">GPU</th><th scope="col">node, slot</th><th scope="col">why</th></tr>
+{% for key, reasons in pull.items() %}<tr><td><a href="#{{ places[key][2] }}">{{ key }}</a></td>
+<td>{{ places[key][0] }}<br>{{ places[key][1] }}</td><td>{% if reasons|length > 1 %}<details>
+<summary>{{ reasons[0] }} (and {{ reasons|length - 1 }} more)</summary><ul>
+{% for reason in reasons[1:] %}<li>{{ reason }}</li>{% endfor %}</ul></details>
+{%- else %}{{ reasons[0] }}{% endif %}</td></tr>{% endfor %}</table>{% else %}<p>none</p>{% endif %}
 {% for title, items in lists %}<h2>{{ title }}</h2>
 <ul>{% for item in items %}<li>{{ item }}</li>{% else %}<li>none</li>{% endfor %}</ul>{% endfor %}
 <h2>Metrics</h2>
 {% for m in metrics %}<figure>{{ m.svg }}<figcaption>{{ m.text }}</figcaption></figure>{% endfor %}
 <h2>Nodes</h2>
-{% for node, gpus in nodes.items() %}<details><summary>{{ node }}: {{ gpus|length }} GPU(s)</summary>
-{% for s in gpus %}<details><summary>{{ s.slot }} {{ s.uuid }} ({{ s.phase }}): {{ s.overall or s.state }}
-{%- if s.retried %}, tried twice{% endif %}</summary>
+<p>Each GPU names its record, which holds every sample; <code>gpuassay report STORE/records/NAME</code> shows it.</p>
+{% for node, gpus in nodes.items() %}<details><summary>{{ node }}: {{ gpus|length }} GPU(s)
+{%- with n = gpus|selectattr("key", "in", pull)|list|length %}{% if n %}, <strong>{{ n }} to pull</strong>{% endif %}
+{%- endwith %}</summary>
+{% for s in gpus %}<details id="{{ places[s.key][2] }}"><summary>{{ s.slot }} {{ s.uuid }} ({{ s.phase }}):
+{{ s.overall or s.state }}{% if s.retried %}, tried twice{% endif %}</summary>
 <p>{{ s.summary or s.reason }}
 {% if s.record %}Every sample: {% if base %}<a href="{{ base }}/{{ s.record|urlencode }}">{{ s.record }}</a>
 {%- else %}records/{{ s.record }} in the store{% endif %}{% endif %}
@@ -78,7 +84,8 @@ def page(fleet: Fleet, base: str | None) -> str:
         verdicts=fleet.verdicts,
         alarm=FALSE_ALARM_SHARE,
         pull=fleet.pull,
-        lists=[("Patterns", fleet.patterns), ("All GPUs of a node at once", fleet.together)],
+        places={s["key"]: (s["node"], s["slot"], f"gpu{n}") for n, s in enumerate(fleet.statuses)},
+        lists=fleet.lists,
         metrics=metrics,
         nodes=nodes,
         details=_details(fleet),
@@ -98,7 +105,7 @@ def _details(fleet: Fleet) -> dict[str, list[dict[str, str]]]:
     return {
         key: [
             row
-            | {"value": "" if row["value"] != row["value"] else show(float(row["value"]), row["unit"])}
+            | {"value": "" if row["value"] is None else show(row["value"], row["unit"])}
             | {"z": "" if row["z"] != row["z"] else f"{row['z']:+.1f}"}
             for row in rows
         ]
@@ -107,31 +114,40 @@ def _details(fleet: Fleet) -> dict[str, list[dict[str, str]]]:
 
 
 def _picture(picture: tuple[Any, Any, Any], found: dict[str, Any], text: str) -> str:
-    """A histogram of all GPUs over a strip of the outliers: as large for ten thousand points as for ten."""
+    """A histogram of all GPUs over a row of the outliers: as large for ten thousand points as for ten."""
     from html import escape
 
     import numpy as np
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     counts, edges, odd = picture
+    factor, unit = scale(found["median"], found["unit"])
     figure = Figure(figsize=(4.2, 2.4))
-    bars, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    figure.subplots_adjust(left=0.18, right=0.96, top=0.9, bottom=0.22, hspace=0.1)
-    bars.stairs(counts, edges, fill=True, color="#4269a5")
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.16, right=0.96, top=0.9, bottom=0.3)
+    axes.stairs(counts, edges / factor, fill=True, color="#4269a5")
+    most = int(counts.max())
     if counts.sum() > 100:
-        bars.set_yscale("symlog", linthresh=1)  # a single outlier must show beside ten thousand others
-        bars.yaxis.set_major_formatter("{x:g}")  # the scale's own, powers of ten as formulas, takes most of the time
-    bars.set_title(found["metric"], y=1.0, fontsize=9, parse_math=False)  # y: a place sought for it takes long
-    bars.set_ylabel("GPUs", fontsize=8)
-    odd = odd[np.argsort(-np.abs(odd - found["median"]))][:MOST_MARKS]
-    strip.plot(odd, [0] * len(odd), "|", color="#b3261e", markersize=12)
-    strip.set_yticks([0], ["outliers"], fontsize=8)
-    strip.set_xlabel(found["unit"], fontsize=8)
-    for axes in (bars, strip):
-        axes.tick_params(labelsize=7)
+        axes.set_yscale("symlog", linthresh=1)  # a single outlier must show beside ten thousand others
+        # The scale's own ticks, with formulas and eight small ones to each large, take most of a picture's time.
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(ticks := [0, *(10**n for n in range(len(str(most)) + 1))], [f"{n:g}" for n in ticks])
+    axes.set_ylim(0, 1.3 * most)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.set_title(found["metric"], y=1.0, fontsize=9, parse_math=False)  # y: a place sought for it takes long
+    axes.set_ylabel("GPUs", fontsize=8)
+    axes.set_xlabel(unit, fontsize=8)
+    odd = np.sort(odd[np.argsort(-np.abs(odd - found["median"]), kind="stable")][:MOST_MARKS]) / factor
+    # Under the axis, in shares of its height.
+    rug = axes.get_xaxis_transform()
+    axes.plot(odd, [-0.3] * len(odd), "|", color="#b3261e", markersize=9, transform=rug, clip_on=False)
+    axes.text(-0.03, -0.3, "outliers", color="#b3261e", fontsize=8, transform=axes.transAxes, ha="right", va="center")
+    axes.tick_params(labelsize=7)
     out = io.StringIO()
-    with rc_context({"svg.fonttype": "none"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpuassay"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -14,8 +14,9 @@ from xml.etree import ElementTree as ET
 from gpuassay.units import show
 from gpuassay.untrusted import cell
 
+from . import sharing
 from .outliers import FALSE_ALARM_SHARE, adjusted, scores
-from .spill import Spill, by_metric
+from .spill import FAILED, Spill, by_metric
 from .store import Store
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ class Fleet:
     """Everything that a report says. `pull`: key -> reasons."""
 
     statuses: list[dict[str, Any]]
+    unserved: list[str] = field(default_factory=list)  # workers of the last run that measured nothing
     metrics: list[dict[str, Any]] = field(default_factory=list)
     pull: dict[str, list[str]] = field(default_factory=dict)
     patterns: list[str] = field(default_factory=list)
-    together: list[str] = field(default_factory=list)
+    throttlers: list[str] = field(default_factory=list)
+    together: list[dict[str, Any]] = field(default_factory=list)  # sharing.costs
     # For a page: (bin counts, bin edges, outliers' x) beside each entry of `metrics`, and the rows of the GPUs to pull.
     pictures: list[tuple[Any, Any, Any]] = field(default_factory=list)
     details: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -44,41 +47,63 @@ class Fleet:
         return any(status.get("simulated") for status in self.statuses)
 
     @property
+    def identities(self) -> list[str]:
+        """The GPUs that are not what their name says."""
+        return [f"{s['uuid']} on {s['node']}: {text}" for s in self.statuses for text in s.get("identity", ())]
+
+    @property
+    def lists(self) -> list[tuple[str, list[str]]]:
+        """What a page and Markdown list between the numbers: titles and lines."""
+        return [
+            ("Workers that measured nothing", self.unserved),
+            ("Not what their name says", self.identities),
+            ("Throttlers", self.throttlers),
+            ("Nodes and slots with many outliers", self.patterns),
+            (
+                "All GPUs of a node at once",
+                [sharing.text(cost) for cost in sorted(self.together, key=lambda cost: -abs(cost["change"]))],
+            ),
+        ]
+
+    @property
     def verdicts(self) -> dict[str, int]:
         """GPUs and phases by verdict, or by state where they have none."""
         return dict(Counter(status.get("overall") or status["state"] for status in self.statuses).most_common())
 
 
 def build(store: Store, details: bool = False) -> Fleet:
-    """Reads the store, one metric's rows at a time, and finds what stands out; for a page its details too."""
+    """Reads the store, a few metrics' rows at a time, and finds what stands out; for a page its details too."""
+    import numpy as np
     import pandas as pd
 
-    fleet = Fleet(list(store.statuses()))
-    counted = {status["run_id"] for status in fleet.statuses if status["state"] == "ok"}
-    with by_metric(store, counted) as spill:
+    fleet = Fleet(list(store.statuses()), store.unserved())
+    with by_metric(store, fleet.statuses) as spill:
         suspects, failed, hot, tests = [], [], set[str](), 0
-        for name in spill.metrics():
-            rows = scores(spill.rows(name))
-            if details:
-                spill.keep_scored(name, rows)
+        z: dict[str, Any] = {}
+        for names in spill.groups():
+            rows = scores(spill.rows(names))
             tests += int(rows["p"].notna().sum())
             suspects.append(rows[rows["p"] <= FALSE_ALARM_SHARE])
-            failed.append(rows[rows["verdict"].isin(["below", "above"])])
+            failed.append(rows[rows["verdict"].isin(FAILED)])
             hot |= set(rows.loc[rows["throttled"] >= 0.5, "uuid"].astype(str))
-            fleet.together += _together(name, rows)
-            for found, picture in _metrics(name, rows):
-                fleet.metrics.append(found)
-                fleet.pictures.append(picture)
+            fleet.together += sharing.costs(rows)
+            for name, of_metric in rows.groupby("metric", observed=True):
+                for found, picture in _metrics(str(name), of_metric):
+                    fleet.metrics.append(found)
+                    fleet.pictures.append(picture)
+                z[str(name)] = np.full(len(fleet.statuses), np.nan, np.float32)
+                z[str(name)][of_metric["run"]] = of_metric["z"]
         if not suspects:
             _pull(fleet, (), ())
             return fleet
         odd = pd.concat(suspects, ignore_index=True)
         odd["p_adjusted"] = adjusted(odd["p"], tests)
-        odd = odd[odd["p_adjusted"] <= FALSE_ALARM_SHARE]
+        odd = odd[odd["p_adjusted"] <= FALSE_ALARM_SHARE].sort_values("p_adjusted")
         _count_outliers(fleet, odd)
         _pull(fleet, pd.concat(failed).itertuples(), odd.itertuples())
-        fleet.patterns = _patterns(fleet.statuses, set(odd["uuid"].astype(str)), hot)
-        fleet.details = _details(spill, list(fleet.pull)[:MOST_DETAILED] if details else [])
+        fleet.patterns, fleet.throttlers = _patterns(fleet.statuses, set(odd["uuid"].astype(str)), hot)
+        if details:
+            fleet.details = _details(fleet, spill, z)
     return fleet
 
 
@@ -91,13 +116,11 @@ def _metrics(name: str, rows: DataFrame) -> Iterator[tuple[dict[str, Any], tuple
         if not len(x):
             continue
         low, median, high = (float(v) for v in np.quantile(x, (0.05, 0.5, 0.95)))
-        per_clock = bool(group["per_clock"].notna().any()) and not name.startswith("memory.")
-        unit = "/clk/SM" if per_clock else str(group["unit"].iloc[0])
         found = {
             "metric": name,
             "part": str(part),
             "phase": str(phase),
-            "unit": unit,
+            "unit": "/clk/SM" if group["by_clock"].any() else str(group["unit"].iloc[0]),
             "gpus": len(x),
             "median": median,
             "p05": low,
@@ -120,49 +143,45 @@ def _count_outliers(fleet: Fleet, odd: DataFrame) -> None:
             fleet.pictures[place] = (counts, edges, x.to_numpy())
 
 
-def _details(spill: Spill, keys: list[str]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
-    uuids = {key.rpartition(".")[0] for key in keys}
-    for name in spill.metrics() if keys else ():
-        row: Any
-        for row in spill.scored(name, uuids).itertuples():
-            if (key := f"{row.uuid}.{row.phase}") in found:
-                found[key].append(
-                    {"metric": name, "value": row.value, "unit": str(row.unit), "z": row.z, "verdict": str(row.verdict)}
-                )
+def _details(fleet: Fleet, spill: Spill, z: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """key -> the rows of each GPU to pull."""
+    wanted = set(list(fleet.pull)[:MOST_DETAILED])
+    keys = {place: s["key"] for place, s in enumerate(fleet.statuses) if s["key"] in wanted}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in spill.of_runs(list(keys)):
+        found.setdefault(keys[row["run"]], []).append(row | {"z": float(z[row["metric"]][row["run"]])})
     return found
 
 
 def _pull(fleet: Fleet, failed: Iterable[Any], outliers: Iterable[Any]) -> None:
-    def add(uuid: str, phase: str, reason: str) -> None:
-        fleet.pull.setdefault(f"{uuid}.{phase}", []).append(reason)
+    def add(status: dict[str, Any], reason: str) -> None:
+        fleet.pull.setdefault(status["key"], []).append(reason)
 
     for s in fleet.statuses:
         if s["state"] == "failed":
-            add(s["uuid"], s["phase"], f"no result: {s['reason']}")
+            add(s, f"no result: {s.get('reason') or 'no reason is known'}")
         for text in s.get("identity", ()):
-            add(s["uuid"], s["phase"], f"identity: {text}")
+            add(s, f"identity: {text}")
         for code in s.get("findings", ()):
             if code in ("too-hot", "check-failed", "sm-count-claim", "slow-sm"):
-                add(s["uuid"], s["phase"], f"finding: {code}")
+                add(s, f"finding: {code}")
     for row in failed:
-        add(str(row.uuid), str(row.phase), f"{row.metric} {row.verdict} the sheet: {row.reason}")
+        add(fleet.statuses[row.run], f"{row.metric} {row.verdict} the sheet: {row.reason}")
     for row in outliers:
         z, whose = (
             (row.z, "part's") if abs(row.z) >= abs(row.z_node) or row.z_node != row.z_node else (row.z_node, "node's")
         )
         add(
-            str(row.uuid),
-            str(row.phase),
+            fleet.statuses[row.run],
             f"{row.metric} unlike its siblings: {z:+.1f} robust standard deviations from the {whose} median"
             f" (adjusted p {row.p_adjusted:.1g})",
         )
 
 
-def _patterns(statuses: list[dict[str, Any]], odd: set[str], hot: set[str]) -> list[str]:
-    """Nodes and slots with more outliers than chance explains, and what throttles."""
+def _patterns(statuses: list[dict[str, Any]], odd: set[str], hot: set[str]) -> tuple[list[str], list[str]]:
+    """Nodes and slots with more outliers than chance explains; and the GPUs that throttle."""
     import pandas as pd
-    from scipy import stats
+    from scipy.special import bdtrc
 
     places = {s["uuid"]: (s["node"], s["slot"]) for s in statuses if s["state"] == "ok"}
     gpus = pd.DataFrame.from_dict(places, orient="index", columns=["node", "slot"])
@@ -172,22 +191,14 @@ def _patterns(statuses: list[dict[str, Any]], odd: set[str], hot: set[str]) -> l
         counts = gpus.groupby(place)["odd"].agg(["sum", "count"])
         if len(counts) < 2 or not share:
             continue
-        p = stats.false_discovery_control(stats.binom.sf(counts["sum"] - 1, counts["count"], share))
-        for (name, row), value in zip(counts.iterrows(), p, strict=True):
+        # bdtrc: the chance of more than sum - 1 of count. All of them: 1, which bdtrc does not say of -1.
+        chance = pd.Series(bdtrc(counts["sum"] - 1, counts["count"], share), counts.index).where(counts["sum"] > 0, 1.0)
+        for (name, row), value in zip(counts.iterrows(), adjusted(chance, len(chance)), strict=True):
             if value <= PATTERN_ALPHA:
                 said.append(f"{place} {name}: {row['sum']} of {row['count']} GPUs are outliers (fleet: {share:.1%})")
-    return said + [f"{u} on {places[u][0]}: slowed down in half of its samples or more" for u in sorted(hot)]
-
-
-def _together(name: str, rows: DataFrame) -> list[str]:
-    """What measuring all GPUs of a node at once costs in one metric: the median ratio of rates."""
-    if not {"alone", "together"} <= set(rows["phase"].cat.categories):
-        return []
-    alone, together = (
-        rows[rows["phase"] == word].groupby("uuid", observed=True)["value"].mean() for word in ("alone", "together")
-    )
-    ratio = (together / alone).median()
-    return [f"{name}: {ratio - 1:+.2%} with all GPUs of the node at work"] if ratio == ratio else []
+    return said, [
+        f"{u} on {places[u][0]}: slowed down in half of its samples or more" for u in sorted(hot & set(places))
+    ]
 
 
 # -- formats ------------------------------------------------------------------------------------------------
@@ -202,6 +213,9 @@ def document(fleet: Fleet) -> dict[str, Any]:
         "counts": fleet.verdicts,
         "retried": [s["key"] for s in fleet.statuses if s.get("retried")],
         "metrics": fleet.metrics,
+        "unserved": fleet.unserved,
+        "identities": fleet.identities,
+        "throttlers": fleet.throttlers,
         "patterns": fleet.patterns,
         "together": fleet.together,
         "pull": fleet.pull,
@@ -264,7 +278,7 @@ def _markdown(fleet: Fleet) -> str:
             f"| {_plain(m['metric'])} ({m['phase']}) | {_plain(m['part'])} | {m['gpus']} | {median} | {low} to {high} |"
             f" {m['outliers']} |"
         )
-    for title, items in (("Patterns", fleet.patterns), ("All GPUs of a node at once", fleet.together)):
+    for title, items in fleet.lists:
         lines += ["", f"## {title}", "", *(f"- {_plain(item)}" for item in items or ["none"])]
     lines += ["", "## GPUs to pull", ""]
     for key, reasons in fleet.pull.items():

@@ -17,6 +17,14 @@ BAD_EVERY = 100  # 1 % of the parts ...
 BAD_FACTOR = 0.97  # ... are 3 % slow on one metric
 SPREAD = 0.0015  # between boards, as selftest's tensor kernels
 SOURCE = "SIMULATED"
+# Host to device and back, B/s, as the prototype's H100 on PCIe 5.0 x16 (results/reference).
+PCIE = {"pcie.h2d": 54.2e9, "pcie.d2h": 54.8e9}
+# What all GPUs of a node at work cost each of them, planted: shares of the clock and of PCIe, and the sensors.
+SHARED_CLOCK, SHARED_PCIE = 0.96, 0.6
+SENSORS = {
+    "alone": {"power_w": 380.0, "temperature_c": 55.0, "power_limited": 0.0, "heat_limited": 0.0},
+    "together": {"power_w": 350.0, "temperature_c": 63.0, "power_limited": 0.5, "heat_limited": 0.1},
+}
 
 
 def gpus(count: int) -> list[dict[str, Any]]:
@@ -42,7 +50,7 @@ def planted(index: int) -> str | None:
 
 @cache
 def truths() -> dict[str, float]:
-    """metric -> true work per clock and SM of the simulated silicon; for memory, true B/s."""
+    """metric -> true work per clock and SM of the simulated silicon; for memory and PCIe, true B/s."""
     from gpuassay import selftest, throughput
     from gpuassay.conformity import nominal_limit
     from gpuassay.metrics import metrics
@@ -50,11 +58,12 @@ def truths() -> dict[str, float]:
 
     sheet, part, truths = load("H20"), selftest.H20, {}
     shares = {"memory.read": 0.943, "memory.write": 0.973, "memory.copy": 0.886, "memory.triad": 0.925}
-    chosen = [m for m in metrics().values() if m.kind == "rate" or m.name in shares]
-    # Four access patterns first, that the cut to METRICS keeps them.
-    for metric in sorted(chosen, key=lambda m: m.name not in shares)[:METRICS]:
-        if metric.name in shares:
-            truths[metric.name] = shares[metric.name] * part.bandwidth
+    fixed = {name: share * part.bandwidth for name, share in shares.items()} | PCIE
+    chosen = [m for m in metrics().values() if m.kind == "rate" or m.name in fixed]
+    # Memory and PCIe first, that the cut to METRICS keeps them.
+    for metric in sorted(chosen, key=lambda m: m.name not in fixed)[:METRICS]:
+        if metric.name in fixed:
+            truths[metric.name] = fixed[metric.name]
             continue
         limit = nominal_limit(metric, sheet)
         found = (limit if isinstance(limit, float) else limit.si) if limit else throughput.limit(metric.name, "9.0")
@@ -62,8 +71,8 @@ def truths() -> dict[str, float]:
     return truths
 
 
-def write(path: Path, run_id: str, gpu: dict[str, Any], profile: str, shared_load: float = 1.0) -> None:
-    """Writes the record of one simulated GPU. `shared_load` is a factor on the clock, for a node under load."""
+def write(path: Path, run_id: str, gpu: dict[str, Any], profile: str) -> None:
+    """Writes the record of one simulated GPU (`gpus`, and its phase)."""
     import numpy as np
 
     from gpuassay import __version__, selftest
@@ -72,7 +81,9 @@ def write(path: Path, run_id: str, gpu: dict[str, Any], profile: str, shared_loa
 
     part, bad = selftest.H20, planted(gpu["index"])
     rng = np.random.default_rng([SEED, gpu["index"]])
-    clock_hz = part.max_clock_hz * shared_load * (1 - abs(float(rng.normal(0, 0.002))))
+    clock_hz = part.max_clock_hz * (1 - abs(float(rng.normal(0, 0.002))))
+    shared = gpu["phase"] == "together"
+    clock_hz *= SHARED_CLOCK if shared else 1
     with RecordWriter(path) as writer:
         writer.write(
             "run",
@@ -89,17 +100,19 @@ def write(path: Path, run_id: str, gpu: dict[str, Any], profile: str, shared_loa
         writer.write("device", claims=_claims(gpu))
         for name, truth in truths().items():
             value = truth * (1 + float(rng.normal(0, SPREAD))) * (BAD_FACTOR if name == bad else 1)
-            memory = name.startswith("memory.")
+            bytes_per_s = name.startswith(("memory.", "pcie."))
+            value *= SHARED_PCIE if shared and name in PCIE else 1
             writer.write(
                 "median",
                 metric=name,
                 toolchain="cuda c++",
-                value=value if memory else value * part.sms * clock_hz,
+                value=value if bytes_per_s else value * part.sms * clock_hz,
                 unit=metric(name).unit,
-                per_sm_and_clock=value / part.sms / clock_hz if memory else value,
+                per_sm_and_clock=None if name in PCIE else value / part.sms / clock_hz if bytes_per_s else value,
                 sm_clock_hz=clock_hz,
                 sm_count=part.sms,
                 simulated=True,
+                **SENSORS[gpu["phase"]],
             )
 
 

@@ -3,6 +3,7 @@
     store.json                                       the schema
     records/*.jsonl                                  one run record per GPU and phase (gpuassay.record)
     rows/part=P/node=N/date=D/RUN_ID.parquet         one row per metric of that run
+    packed.parquet                                   a copy of all rows in one file, made when a run has ended
     workers.json                                     what each Dask worker of the last run served, or why nothing
     status/KEY.json                                  one per GPU and phase: running, ok or failed, and why
 
@@ -16,7 +17,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,9 +26,12 @@ from urllib.parse import quote
 from gpuassay.untrusted import printable
 
 if TYPE_CHECKING:
+    from gpuassay.record import Record
     from gpuassay.verdict import Judgement
 
 SCHEMA = "gpuassay.fleet/1"
+PACK = "packed.parquet"
+ROWS_AT_ONCE = 50_000  # some hundred bytes each
 PARTITIONS = ("part", "node", "date")
 STATUS_TEXTS = ("key", "uuid", "node", "slot", "phase", "state")
 # For forty rows a file: dictionaries and statistics of each column cost more than they save, in bytes and in time.
@@ -120,9 +125,21 @@ class Store:
         except StoreError:
             return {}
 
-    def set_status_of_workers(self, workers: dict[str, dict[str, str]]) -> None:
+    def set_workers(self, workers: dict[str, dict[str, str]]) -> None:
         """Notes which GPU each worker serves, or why none. Raises OSError."""
         replace_file(self.path / "workers.json", json.dumps(workers, indent=1).encode() + b"\n")
+
+    def unserved(self) -> list[str]:
+        """The workers of the last run that measured nothing: node, address, and why. Raises StoreError."""
+        path = self.path / "workers.json"
+        try:
+            found = json.loads(path.read_bytes())
+            problems = ((gpu["host"], address, gpu["problem"]) for address, gpu in found.items() if "problem" in gpu)
+            return [printable(f"{host}, worker {address}: {problem}") for host, address, problem in problems]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(f"{path} cannot be read: remove it, the next run writes it again") from error
 
     def statuses(self) -> Iterator[dict[str, Any]]:
         """All statuses, by key. Raises StoreError where one cannot be read."""
@@ -144,26 +161,84 @@ class Store:
         replace_file(place / f"{slug(run['run_id'])}.parquet", sink.getvalue().to_pybytes())
         return len(rows)
 
-    def batches(self, columns: Iterable[str]) -> Iterator[Any]:
-        """The rows as pyarrow record batches, one piece at a time."""
+    def tables(self, runs: Set[str], columns: Iterable[str]) -> Iterator[Any]:
+        """The rows of these runs as pyarrow tables of about ROWS_AT_ONCE rows; null where a column is younger than a
+        file. Raises StoreError."""
         import pyarrow as pa
-        import pyarrow.dataset as ds
+        import pyarrow.compute as pc
 
-        partitioning = ds.partitioning(pa.schema([(name, pa.string()) for name in PARTITIONS]), flavor="hive")
-        dataset = ds.dataset(
-            self.rows,
-            format="parquet",
-            partitioning=partitioning,
-            schema=pa.unify_schemas([row_schema(), pa.schema([(name, pa.string()) for name in PARTITIONS])]),
-        )
-        # Thousands of small files: read ahead by number they fill the memory, and their footers kept fill it for good.
-        yield from dataset.to_batches(
-            columns=list(columns),
-            fragment_readahead=4,
-            batch_readahead=4,
-            cache_metadata=False,
-            fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
-        )
+        wanted = row_schema(("run_id", *columns))
+        packed: set[str] = set()
+        ids = pa.array(sorted(runs), pa.string())
+        for table in _pieces(self.path / PACK, wanted):
+            ours = table.filter(pc.is_in(table["run_id"], value_set=ids))
+            packed.update(pc.unique(ours["run_id"]).to_pylist())
+            yield ours
+        pieces: list[Any] = []
+        for path in self._row_files(runs - packed):
+            pieces += _pieces(path, wanted)
+            if sum(map(len, pieces)) >= ROWS_AT_ONCE:
+                yield pa.concat_tables(pieces)
+                pieces.clear()
+        if pieces:
+            yield pa.concat_tables(pieces)
+
+    def _row_files(self, runs: Set[str]) -> Iterator[Path]:
+        left = {f"{slug(run)}.parquet" for run in runs}
+        for place in self.rows.glob("/".join(f"{name}=*" for name in PARTITIONS)) if left else ():
+            yield from (place / name for name in left.intersection(os.listdir(place)))
+
+    def pack(self) -> None:
+        """Copies the rows of all finished runs into one file beside them, which readers open in place of thousands.
+
+        Raises OSError and StoreError. The file appears whole; a run that is not in it is read from its own file.
+        """
+        import pyarrow.parquet as pq
+
+        runs = {status["run_id"] for status in self.statuses() if status["state"] == "ok"}
+        temporary = self.path / f".{PACK}.{secrets.token_hex(4)}.tmp"
+        try:
+            with pq.ParquetWriter(temporary, row_schema()) as writer:
+                for table in self.tables(runs, row_schema().names[1:]):
+                    writer.write_table(table)
+            os.replace(temporary, self.path / PACK)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _pieces(path: Path, wanted: Any) -> Iterator[Any]:
+    """A Parquet file's rows, with the fields `wanted`; nothing of a file that is not there. Raises StoreError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # File by file: pyarrow's dataset takes twice as long for files of forty rows, and keeps the footers of all.
+    try:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted.names, use_threads=False):
+                table = _fitted(pa.Table.from_batches([batch]), wanted)
+                table.validate(full=True)  # a file from elsewhere may hold text that is no UTF-8
+                if any(table[name].null_count for name in ("run_id", "metric") if name in wanted.names):
+                    raise pa.ArrowInvalid("a row without a run or a metric")
+                yield table
+    except FileNotFoundError:
+        return
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"{path} holds no rows that can be read ({error}): remove it and its GPU's file in status/, and "
+            "`fleet run --resume` measures that GPU again"
+        ) from error
+
+
+def _fitted(table: Any, wanted: Any) -> Any:
+    import pyarrow as pa
+
+    if table.schema.equals(wanted):
+        return table
+    for field in wanted:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(wanted.names).cast(wanted)
 
 
 def _status(path: Path) -> dict[str, Any]:
@@ -191,29 +266,35 @@ TEXTS = (
     "delivered_verdict",
     "reason",
 )
-NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled")
+# What the board's sensors said while this metric was measured: means of the samples, and shares of them that the power
+# or the temperature slowed down.
+SENSORS = ("power_w", "temperature_c", "sm_clock_hz", "power_limited", "heat_limited")
+NUMBERS = ("value", "standard_uncertainty", "per_clock", "share_of_limit", "throttled", *SENSORS)
 
 
-def row_schema() -> Any:
-    """The columns of a row file, as rows_of gives them."""
+@cache
+def row_schema(columns: tuple[str, ...] | None = None) -> Any:
+    """The columns of a row file, as rows_of gives them; or these of them."""
     import pyarrow as pa
 
     fields = [(name, pa.string()) for name in TEXTS] + [(name, pa.float64()) for name in NUMBERS]
-    return pa.schema([*fields, ("simulated", pa.bool_())])
+    whole = pa.schema([*fields, ("simulated", pa.bool_())])
+    return whole if columns is None else pa.schema([whole.field(name) for name in columns])
 
 
 def rows_of(judgement: Judgement, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One row per metric of a judged run.
 
     `value` in the metric's SI unit; `standard_uncertainty` likewise, absolute, None where dispersion is unknown;
-    `per_clock` work per clock and SM; `throttled` the share of samples with a reason to slow down for heat or power.
+    `per_clock` work per clock and SM; `throttled` the share of samples with a reason to slow down for heat or power;
+    SENSORS in W, degrees Celsius, Hz and shares.
     """
     from gpuassay.uncertainty import combined
     from gpuassay.verdict import measurements
 
     record = judgement.record
     assert record is not None
-    measured = dict(measurements(record))
+    measured, sensed = dict(measurements(record)), sensors(record)
     for verdict in judgement.verdicts:
         found = measured.get(verdict.metric)
         known = found is not None and found.dispersion_known and found.rate is not None
@@ -235,8 +316,35 @@ def rows_of(judgement: Judgement, job: dict[str, Any]) -> Iterator[dict[str, Any
             "share_of_limit": verdict.share_of_limit,
             "throttled": max((v for k, v in verdict.causes.items() if k not in IDLE_REASONS), default=0.0),
             "simulated": bool(record.run.get("simulated")),
+            **sensed.get(verdict.metric, {}),
         }
 
 
 # Clock-event reasons (nvml.h) that are no slow-down of a part at work.
 IDLE_REASONS = ("GpuIdle", "ApplicationsClocksSetting", "SyncBoost", "DisplayClockSetting")
+# ... and those of power and of heat. HwSlowdown (0x8) may be either.
+POWER_REASONS, HEAT_REASONS = 0x04 | 0x80, 0x20 | 0x40
+
+
+def sensors(record: Record) -> dict[str, dict[str, float]]:
+    """metric -> SENSORS, as far as the record's telemetry tells; means over the time of the metric's rounds."""
+    from gpuassay import sustained
+
+    if record.run["samples"] != "kept":
+        lines = ((line["metric"], line) for line in record.medians)
+        return {name: {key: float(line[key]) for key in SENSORS if key in line} for name, line in lines}
+    found: dict[str, dict[str, float]] = {}
+    telemetry, rounds = record.telemetry(), sustained.plain(record.rounds())
+    for name, group in rounds.groupby("metric") if len(telemetry) else ():
+        stop = float((group["start_host_s"] + group["host_s"].fillna(0.0)).max())
+        window = telemetry[telemetry["host_s"].between(float(group["start_host_s"].min()), stop)]
+        masks = window["clock_event_reasons"].dropna().astype("int64")
+        means = {
+            "power_w": window["power_w"].mean(),
+            "temperature_c": window["temperature_c"].mean(),
+            "sm_clock_hz": window["sm_clock_hz"].mean(),
+            "power_limited": (masks & POWER_REASONS > 0).mean(),
+            "heat_limited": (masks & HEAT_REASONS > 0).mean(),
+        }
+        found[str(name)] = {key: float(value) for key, value in means.items() if value == value}
+    return found

@@ -46,3 +46,15 @@ def gpu_of_worker(dask_worker: Any) -> dict[str, str]:
     """What this worker took; runs on every worker."""
     none = {"problem": "this worker was started without --preload gpuassay.fleet.worker"}
     return {"host": socket.gethostname(), **getattr(dask_worker, "gpuassay_gpu", none)}
+
+
+def unlike(client: dict[str, Any], worker: dict[str, Any]) -> str:
+    """What of two sets of versions, as Dask's Client.get_versions gives them, must be the same and is not; or ""."""
+    found = []
+    for name in ("gpuassay", "distributed", "dask", "python"):
+        ours, theirs = (str(side["packages"].get(name) or "none") for side in (client, worker))
+        if name == "python":  # 3.12.4.final.0: what tasks are made of changes with the minor version
+            ours, theirs = (".".join(text.split(".")[:2]) for text in (ours, theirs))
+        if ours != theirs:
+            found.append(f"{name} {theirs} where the client has {ours}")
+    return ", ".join(found)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from ..audit import overall
 from ..metrics import metric
 from ..record import Record
 from ..units import show
@@ -13,6 +16,9 @@ from .lab import Lab
 from .model import TONES, Cell, Document, Section, Table
 
 ABSENT = "not stated"
+SILENT = ("not published", "not measured")  # verdicts on metrics that no sheet speaks of
+# What every one of them gives as its reason; what more it says stands beside it.
+_NO_VALUE = re.compile(r"(?:; )?no sheet value to compare with(?: \((.*)\))?$", re.DOTALL)
 LIMITS = (
     "The results relate only to the item tested, on the date, with the driver and in the conditions stated here.",
     "Conforming means that what was exercised stayed inside the stated limits within the stated uncertainty. It does "
@@ -31,7 +37,8 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
     assert record is not None
     lab = lab or Lab()
     run = record.run
-    number = str(run["run_id"])
+    # One record may be judged against several sheets: each report has a number of its own.
+    number = lab.number or f"{run['run_id']}-{judgement.sheet.name}"
     incomplete = None if record.complete else f"incomplete: {record.problem or 'the run did not finish'}"
     return Document(
         title="Test report",
@@ -40,11 +47,12 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
         verdict=Cell(judgement.overall, TONES[judgement.overall]),
         summary=judgement.summary + ".",
         incomplete=incomplete,
-        sections=tuple(_sections(judgement, record, lab, draw)),
+        sections=tuple(_sections(judgement, record, lab, number, draw)),
         end=f"End of test report {number}",
         facts=(
             ("Sheet", f"{judgement.sheet.name}: {judgement.sheet.title}"),
             ("Delivered rates", judgement.overall_delivered),
+            ("Honesty audit", overall(judgement.audit)),
             ("Measured", f"{str(run['started'])[:19].replace('T', ' ')} UTC"),
             ("Instrument", str(run["instrument"])),
             ("Samples", str(run["samples"])),
@@ -52,7 +60,7 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
     )
 
 
-def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Iterable[Section]:
+def _sections(judgement: Judgement, record: Record, lab: Lab, number: str, draw: bool) -> Iterable[Section]:
     drawn = pictures.draw(judgement, record) if draw else {}
     yield Section("part", "The part and its claims", tables=(_claims(record), *_choice(judgement)))
     yield Section(
@@ -63,7 +71,7 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Ite
             "cap. Delivered: the absolute rate against the printed figure. Both are corrected for what a good part "
             "attains.",
         ),
-        (matrix(judgement), _reasons(judgement)),
+        tuple(found for found in (matrix(judgement), _unpublished(judgement)) if found.rows),
         drawn.get("matrix", ()),
     )
     yield evidence.capped(judgement, drawn.get("capped", ()))
@@ -84,7 +92,7 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, draw: bool) -> Ite
     yield Section("limits", "What such a measurement cannot show", LIMITS)
     yield evidence.regulation(judgement)
     yield _conformity(judgement)
-    yield _laboratory(judgement, record, lab)
+    yield _laboratory(judgement, record, lab, number)
 
 
 def table(
@@ -101,13 +109,25 @@ def word(text: str) -> Cell:
 
 
 def matrix(judgement: Judgement) -> Table:
-    """One row per metric; points of curves are left to their picture, pairs of GPUs to their matrix, both to CSV."""
-    return table(
-        f"Against the {judgement.sheet.name} sheet",
-        ("metric", "sheet", "measured", "U", "of sheet", "of limit", "verdict", "delivered"),
-        [_row(v) for v in judgement.verdicts if metric(v.metric).headline],
-        (1, 2, 3, 4, 5),
-    )
+    """One row per metric that the sheet speaks of; points of curves are left to their picture, pairs of
+    GPUs to their matrix, both to CSV."""
+    columns = ("metric", "sheet", "measured", "U", "of sheet", "of limit", "verdict", "delivered", "reason")
+    rows = [_row(v) for v in _shown(judgement) if v.published is not None or v.verdict not in SILENT]
+    return replace(table(f"Against the {judgement.sheet.name} sheet", columns, rows, (1, 2, 3, 4, 5)), note=True)
+
+
+def _shown(judgement: Judgement) -> list[Verdict]:
+    return [v for v in judgement.verdicts if metric(v.metric).headline]
+
+
+def _unpublished(judgement: Judgement) -> Table:
+    """What was measured and is held against nothing."""
+    rows = [
+        (v.metric, show(v.measured, v.unit), uncertainty(v), share(v.share_of_limit), _NO_VALUE.sub(r"\1", v.reason))
+        for v in _shown(judgement)
+        if v.published is None and v.verdict in SILENT and v.measured is not None
+    ]
+    return table("Measured, and judged by no sheet", ("metric", "measured", "U", "of limit", "remark"), rows, (1, 2, 3))
 
 
 def _row(v: Verdict) -> tuple[str | Cell, ...]:
@@ -120,6 +140,7 @@ def _row(v: Verdict) -> tuple[str | Cell, ...]:
         share(v.share_of_limit),
         word(v.verdict),
         word(v.delivered_verdict),
+        v.reason,
     )
 
 
@@ -139,15 +160,10 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _reasons(judgement: Judgement) -> Table:
-    shown = [(v.metric, v.reason) for v in judgement.verdicts if v.reason and metric(v.metric).headline]
-    return table("Reason per metric", ("metric", "reason"), shown)
-
-
 def _claims(record: Record) -> Table:
     rows = []
     for claim in record.claim_rows:
-        value, unit = claim["value"], claim["unit"] or ""
+        value, unit = claim["value"], (claim["unit"] or "").replace("degC", "°C")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         shown = ABSENT if value is None else show(value, unit) if number else str(value)
         rows.append((str(claim["quantity"]), shown, str(claim["source"])))
@@ -177,16 +193,19 @@ def _conformity(judgement: Judgement) -> Section:
     )
 
 
-def _laboratory(judgement: Judgement, record: Record, lab: Lab) -> Section:
+def _laboratory(judgement: Judgement, record: Record, lab: Lab, number: str) -> Section:
     run = record.run
     uuid = record.claims.get("uuid")
+    supplied = ", ".join(lab.customer_supplied)
     rows: list[tuple[str, str | None, str]] = [
+        ("Title", "Test report", "7.8.2.1 a"),
         ("Laboratory", lab.laboratory, "7.8.2.1 b"),
         ("Address", lab.address, "7.8.2.1 b"),
         ("Location of the work", lab.location, "7.8.2.1 c"),
-        ("Report number", str(run["run_id"]), "7.8.2.1 d"),
+        ("Report number", number, "7.8.2.1 d"),
         ("Customer", lab.customer, "7.8.2.1 e"),
-        ("Method", lab.procedure, "7.8.2.1 f"),
+        ("Method", f"{run['instrument']}: see Method", "7.8.2.1 f"),
+        ("Procedure of the laboratory", lab.procedure, "7.8.2.1 f"),
         ("Item", lab.item or judgement.part, "7.8.2.1 g"),
         ("Serial identification (UUID)", None if uuid is None else str(uuid), "7.8.2.1 g"),
         ("Condition of the item", lab.item_condition, "7.8.2.1 g"),
@@ -195,10 +214,14 @@ def _laboratory(judgement: Judgement, record: Record, lab: Lab) -> Section:
         ("Date of issue", lab.issued, "7.8.2.1 j"),
         ("Sampling", lab.sampling, "7.8.2.1 k"),
         ("Scope", "The results relate only to the item tested.", "7.8.2.1 l"),
-        ("Results with units", "See the verdict per metric.", "7.8.2.1 m"),
+        ("Results with units", "see Verdict per metric", "7.8.2.1 m"),
         ("Additions, deviations, exclusions", lab.deviations, "7.8.2.1 n"),
         ("Authorised by", lab.authorised_by, "7.8.2.1 o"),
         ("Results from external providers", lab.external_results, "7.8.2.1 p"),
+        ("Supplied by the customer", supplied and f"{supplied}: see below", "7.8.2.2"),
+        ("Test conditions", "see Conditions", "7.8.3.1 a"),
+        ("Uncertainty of measurement", "see Uncertainty budget", "7.8.3.1 c"),
+        ("Statement of conformity", "see Statement of conformity", "7.8.6"),
         ("Opinions and interpretations", lab.opinions, "7.8.7"),
         ("Amendments", lab.amendments, "7.8.8"),
     ]
@@ -210,6 +233,6 @@ def _laboratory(judgement: Judgement, record: Record, lab: Lab) -> Section:
         )
     ]
     if lab.customer_supplied:
-        supplied = list(lab.customer_supplied.items())
-        tables.append(table("Supplied by the customer, not verified (7.8.2.2)", ("field", "value"), supplied))
+        listed = list(lab.customer_supplied.items())
+        tables.append(table("Supplied by the customer, not verified (7.8.2.2)", ("field", "value"), listed))
     return Section("laboratory", "Laboratory and report", tables=tuple(tables))

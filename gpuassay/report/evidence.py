@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .. import peers, sheets
@@ -14,7 +15,7 @@ from ..telemetry import reason_names
 from ..uncertainty import Term
 from ..units import show
 from ..verdict import Judgement
-from .model import Cell, Picture, Section, Table
+from .model import TONES, Cell, Picture, Section, Table
 
 SENSORS = {
     "sm_clock_hz": ("SM clock", "Hz"),
@@ -26,33 +27,55 @@ SENSORS = {
 
 
 def _table(
-    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str]], numeric: tuple[int, ...] = ()
+    caption: str, columns: tuple[str, ...], rows: Sequence[Sequence[str | Cell]], numeric: tuple[int, ...] = ()
 ) -> Table:
-    return Table(caption, columns, tuple(tuple(map(Cell, row)) for row in rows), frozenset(numeric))
+    cells = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
+    return Table(caption, columns, cells, frozenset(numeric))
 
 
 def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
     """Per metric the sheet's silicon against its uncapped siblings', and the factors of each difference."""
-    rows, factors = [], []
+    rows, whole = [], 0
     for v in judgement.verdicts:
-        for name, factor in v.attribution.items():
-            ratio = f"{factor.ratio:.4f} ± {factor.expanded_uncertainty:.4f}"
-            factors.append((v.metric, name, factor.nature, ratio))
         own = judgement.sheet.silicon_quantity(v.quantity) if v.quantity else None
         sibling = uncapped(judgement.sheet, v.quantity) if v.quantity else None
-        if own and sibling and v.unit.endswith("OP/s"):
+        if own and sibling and v.unit.endswith("OP/s") and not metric(v.metric).sustained:
             name, value = sibling
-            rows.append((v.metric, f"{own.si:g} {own.unit}", f"{value:g} {own.unit}", name, f"{own.si / value:.1%}"))
-    tables = []
+            if own.si >= value:
+                whole += 1
+            else:
+                share = f"{own.si / value:.1%}"
+                rows.append((v.metric, f"{own.si:g} {own.unit}", f"{value:g} {own.unit}", name, share))
+    paragraphs, tables = [], []
     if rows:
         columns = ("metric", f"{judgement.sheet.name} sheet", "uncapped", "as in", "share")
         caption = "Rate per clock and SM by the sheets, against the best of the same compute capability"
         tables.append(_table(caption, columns, rows, (1, 2, 4)))
-    if factors:
-        caption = "Measured / published, factor by factor"
-        tables.append(_table(caption, ("metric", "factor", "nature", "ratio ± U"), factors, (3,)))
-    empty = () if rows else ("The sheets do not say enough to tell a cap from the silicon beneath it.",)
-    return Section("capped", "What was capped, and by how much", empty, tuple(tables), pictures)
+    if whole:
+        paragraphs.append(
+            f"{whole} rates per clock and SM of this sheet are the highest of the same compute capability."
+        )
+    if not rows and not whole:
+        paragraphs.append("The sheets do not say enough to tell a cap from the silicon beneath it.")
+    return Section(
+        "capped", "What was capped, and by how much", tuple(paragraphs), (*tables, *_factors(judgement)), pictures
+    )
+
+
+def _factors(judgement: Judgement) -> list[Table]:
+    """measured / published as a product: one row per metric, one column per factor; metrics of other factors apart."""
+    rows: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for v in judgement.verdicts:
+        if v.attribution:
+            columns = tuple(f"{name} ({factor.nature})" for name, factor in v.attribution.items())
+            ratios = (f"{factor.ratio:.4f} ± {factor.expanded_uncertainty:.4f}" for factor in v.attribution.values())
+            product = "-" if v.share_of_published is None else f"{v.share_of_published:.4f}"
+            rows.setdefault(columns, []).append((v.metric, *ratios, product))
+    caption = "Measured / published, factor by factor"
+    return [
+        _table(caption, ("metric", *columns, "product"), found, tuple(range(1, len(columns) + 2)))
+        for columns, found in rows.items()
+    ]
 
 
 def uncapped(sheet: sheets.Sheet, quantity: str) -> tuple[str, float] | None:
@@ -216,9 +239,11 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
                 "-" if v.power_w is None else f"{v.power_w:.0f} W",
             )
             for v in judgement.variants
+            if not v.variant.endswith(" B")  # a point of a curve over footprints: in its picture
         ]
         headings = ("metric: variant", "SMs", "rate", "per clock and SM", "SM clock", "board power")
-        tables.append(_table("Variants, judged by no sheet", headings, points, (1, 2, 3, 4, 5)))
+        if points:
+            tables.append(_table("Variants, judged by no sheet", headings, points, (1, 2, 3, 4, 5)))
     empty = () if tables else ("This run measured no curves and no variants.",)
     return Section("variants", "Curves and variants", empty, tuple(tables), pictures)
 
@@ -245,24 +270,34 @@ def honesty(judgement: Judgement) -> Section:
         if found is None:
             return "-"
         number = isinstance(found, int | float) and not isinstance(found, bool)
-        return show(float(found), unit or "1") if isinstance(found, int | float) and number else str(found)
+        return (
+            show(float(found), (unit or "1").replace("degC", "°C"))
+            if isinstance(found, int | float) and number
+            else str(found)
+        )
 
-    rows = [
+    rows: list[tuple[str | Cell, ...]] = [
         (
             r.check,
-            r.verdict,
-            value(r.claim, r.unit),
-            value(r.measured, r.unit),
-            value(r.expanded_uncertainty, r.unit),
+            Cell(r.verdict, TONES[r.verdict]),
+            *(value(found, r.unit) for found in (r.claim, r.measured, r.expanded_uncertainty)),
             r.text,
         )
         for r in judgement.audit
     ]
     columns = ("check", "answer", "claim", "measured", "U", "what was touched, and what a disagreement would mean")
-    tables = (
-        (_table("What the device says of itself, and what was measured", columns, rows, (2, 3, 4)),) if rows else ()
-    )
-    return Section("audit", "Honesty audit", (LIMITS,), tables)
+    caption = "What the device says of itself, and what was measured"
+    tables = [replace(_table(caption, columns, rows, (2, 3, 4)), note=True)] if rows else []
+    tried = [
+        (str(c["name"]), str(c["answer"]), c["sheet"] or "-", str(c["by"]))
+        for r in judgement.audit
+        if r.check == "capabilities"
+        for c in r.details.get("capabilities", ())
+    ]
+    if tried:
+        headings = ("function", "answer", "sheet", "by which kernel or call")
+        tables.append(_table("Functions that were tried, beside the sheet", headings, tried, (2,)))
+    return Section("audit", "Honesty audit", (LIMITS,), tuple(tables))
 
 
 def regulation(judgement: Judgement) -> Section:
@@ -280,7 +315,7 @@ def regulation(judgement: Judgement) -> Section:
 
 def budget(judgement: Judgement) -> Section:
     """One row per metric, one column per term, as relative standard uncertainties; then what each term is."""
-    shown = [v for v in judgement.verdicts if v.budget and metric(v.metric).curve_point is None]
+    shown = [v for v in judgement.verdicts if v.budget and v.capability and metric(v.metric).curve_point is None]
     names = list(dict.fromkeys(term.name for v in shown for term in v.budget))
     rows, about = [], {}
     for v in shown:
@@ -289,8 +324,9 @@ def budget(judgement: Judgement) -> Section:
         for term in v.budget:
             about[term.name, term.evaluation, term.distribution, term.source] = v.metric
     text = (
-        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a result is "
-        "k times the root of the sum of squares of its own terms."
+        "Terms after JCGM 100:2008, relative to the value; degrees of freedom where they are finite. U of a "
+        "result is k times the root of the sum of squares of its own terms. Metrics that are held against a limit "
+        "stand here; the JSON output has the budget of every one."
     )
     if not rows:
         return Section("budget", "Uncertainty budget", (text,))

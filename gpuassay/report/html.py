@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from importlib.resources import files
 
+from .drawing import ON_DARK
 from .model import Document, Table
 
 LABELS = {"identification": "Identification", "contents": "Contents"}  # the page's own words
@@ -14,8 +16,8 @@ class MissingExtra(Exception):
     """A library of an optional extra is not installed. One sentence with the command that installs it."""
 
 
-def write(document: Document) -> str:
-    """The whole file. Raises MissingExtra."""
+def write(document: Document, *, dark: bool = True) -> str:
+    """The whole file; `dark` lets its pictures follow a dark browser. Raises MissingExtra."""
     try:
         from jinja2 import Environment
         from markupsafe import Markup
@@ -27,18 +29,39 @@ def write(document: Document) -> str:
     labels = {name: translator(code)(text) for name, text in LABELS.items()}
     here = files(__package__)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"data_uri": _data_uri, "widths": _widths}
+    environment.filters["data_uri"] = lambda svg: _data_uri(_darkened(svg) if dark else svg)
+    environment.filters["widths"] = _widths
     template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
-    css = Markup(here.joinpath("template.css").read_text(encoding="utf-8"))
-    return template.render(d=document, css=css, labels=labels) + "\n"
+    css = here.joinpath("template.css").read_text(encoding="utf-8")
+    css = css.replace("IDENTIFICATION", _css_string(document.identification))
+    return template.render(d=document, css=Markup(css), labels=labels) + "\n"
 
 
 def _widths(table: Table) -> list[str]:
     """Each column's share of the width on paper, by its longest texts: measuring every cell takes a PDF ten times as
-    long."""
-    columns = zip(table.columns, *([cell.text for cell in row] for row in table.rows), strict=True)
+    long. A note stands under its row."""
+    columns = list(zip(table.columns, *([cell.text for cell in row] for row in table.rows), strict=True))
+    columns = columns[:-1] if table.note else columns
     weights = [min(60, max(6, *(len(text) for text in texts))) for texts in columns]
     return [f"{100 * weight / sum(weights):.1f}%" for weight in weights]
+
+
+def _css_string(text: str) -> str:
+    """A CSS string that holds `text`, whatever it holds: everything but letters and digits is escaped."""
+    return '"' + re.sub(r"[^A-Za-z0-9]", lambda found: f"\\{ord(found[0]):x} ", text) + '"'
+
+
+def _darkened(svg: str) -> str:
+    """The picture with colours for dark paper too. Colours stand in style attributes, which `!important` overrides."""
+    rules = "".join(
+        f'[style*="{name}: {light}"]{{{name}:{dark}!important}}'
+        for light, dark in ON_DARK.items()
+        for name in ("fill", "stroke")
+        if f"{name}: {light}" in svg
+    )
+    plain = "text:not([style*='fill:']){fill:" + ON_DARK["#1b1f24"] + "}"
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}{plain}}}</style>"
+    return re.sub(r"(<svg\b[^>]*>)", lambda found: found[1] + style, svg, count=1)
 
 
 def _data_uri(svg: str) -> str:

@@ -56,7 +56,8 @@ def translated(document: Document, code: str) -> Document:
 
     def picture(found: Picture) -> Picture:
         svg = found.svg and _NODE.sub(lambda m: m[1] + said(m[2]) + m[3], found.svg)
-        return replace(found, title=said(found.title), alternative=said(found.alternative), svg=svg)
+        words = {name: said(getattr(found, name)) for name in ("title", "alternative", "reading")}
+        return replace(found, svg=svg, **words)
 
     def table(found: Table) -> Table:
         rows = tuple(tuple(Cell(said(cell.text), cell.tone) for cell in row) for row in found.rows)

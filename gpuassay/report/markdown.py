@@ -1,4 +1,6 @@
-"""A document as GitHub-flavoured Markdown; text from outside is escaped, so none of it becomes markup."""
+"""A document as GitHub-flavoured Markdown; text from outside is escaped, so none of it becomes markup.
+
+Pictures are left out: a file of text cannot hold them, and the tables say what they show."""
 
 from __future__ import annotations
 
@@ -49,9 +51,6 @@ def _section(section: Section) -> Iterator[str]:
         yield f"**{escape(table.caption)}**"
         yield ""
         yield from _table(table)
-    for picture in section.pictures:
-        yield ""
-        yield f"**{escape(picture.title)}.** {escape(picture.alternative)}"
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -13,9 +13,15 @@ TONES = {
     "below": BAD,
     "above": BAD,
     "does not conform": BAD,
+    "inconsistent": BAD,
+    "consistent": GOOD,
     "inconclusive": OPEN,
     "unattainable sheet": OPEN,
     "not measured": QUIET,
+    "not tested": QUIET,
+    "not observable": QUIET,
+    "not permitted": QUIET,
+    "not supported": QUIET,
     "not published": QUIET,
 }
 
@@ -30,21 +36,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`numeric` are the columns aligned at their ends; the first column heads its row."""
+    """`numeric` are the columns aligned at their ends; the first column heads its row. `note`: the last column is
+    long, and may stand under its row."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numeric: frozenset[int] = frozenset()
+    note: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing as SVG, with the words that stand for it; or, where it cannot be drawn, the reason."""
+    """A drawing as SVG, the words that stand for it, and how to read it; or the reason why it cannot be drawn."""
 
     title: str
     alternative: str
     svg: str | None = None
+    reading: str = ""
 
 
 @dataclass(frozen=True)

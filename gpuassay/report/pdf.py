@@ -20,5 +20,5 @@ def write(document: Document) -> bytes:
         ) from error
     # Only what the file itself holds: text from outside must not make the host fetch anything.
     fetcher = URLFetcher(allowed_protocols=("data",))
-    result: Any = HTML(string=html.write(document), url_fetcher=fetcher).write_pdf()
+    result: Any = HTML(string=html.write(document, dark=False), url_fetcher=fetcher).write_pdf()
     return bytes(result)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
 from ..agreement import Finding
+from ..audit import Row, Word
 from ..sustained import Variant
 from ..verdict import SCHEMA, Multiplicity, Verdict
 
@@ -17,7 +18,7 @@ _NUMBER = {"type": "number"}
 def json_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of `Judgement.to_json`."""
     definitions: dict[str, Any] = {}
-    for kind in (Verdict, Finding, Variant, Multiplicity):
+    for kind in (Verdict, Finding, Variant, Multiplicity, Row):
         made = TypeAdapter(kind).json_schema(mode="serialization", ref_template="#/$defs/{model}")
         definitions |= made.pop("$defs", {})
         definitions[kind.__name__] = made
@@ -38,6 +39,8 @@ def json_schema() -> dict[str, Any]:
         "findings": {"type": "array", "items": {"$ref": "#/$defs/Finding"}},
         "acceptance_lines": {"type": "object", "additionalProperties": _TEXT},
         "variants": {"type": "array", "items": {"$ref": "#/$defs/Variant"}},
+        "audit_answer": {"enum": list(get_args(Word))},
+        "audit": {"type": "array", "items": {"$ref": "#/$defs/Row"}},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

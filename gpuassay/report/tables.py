@@ -5,19 +5,37 @@ from __future__ import annotations
 from ..compare import LEVEL, Comparison, Ratio
 from ..history import Series
 from ..units import show
+from .junit import Case
 from .model import BAD, GOOD, OPEN, QUIET, Cell, Document, Section, Table
 
+ABOUT = {
+    "run_id": "run id",
+    "started": "measured",
+    "part": "part",
+    "uuid": "UUID",
+    "driver": "driver",
+    "program": "program",
+    "commit": "commit",
+    "profile": "profile",
+    "format": "record format",
+    "complete": "complete",
+    "samples": "samples",
+}
 TONES = {"alike": GOOD, "differs": BAD, "unknown": OPEN, "not comparable": OPEN, "measured once": QUIET}
+
+
+def _said(value: object) -> str:
+    return {None: "not stated", True: "yes", False: "no"}.get(value) or str(value)  # type: ignore[call-overload]
 
 
 def comparison(found: Comparison) -> Document:
     """A comparison of runs."""
     reference = found.runs[0]
     headings = ("", *(f"run {place}" for place in range(len(found.runs))))
-    about = [(name, *(str(run[name]) for run in found.runs)) for name in reference]
-    unlike = [name for name, _ in found.differences if name not in ("run_id", "started")]
+    about = [(ABOUT[name], *(_said(run[name]) for run in found.runs)) for name in reference]
+    unlike = [ABOUT[name] for name, _ in found.differences if name not in ("run_id", "started")]
     rows = [_ratio_row(row) for row in found.ratios]
-    columns = ("metric", "of", "run", "run 0", "this run", "ratio", "U", "answer", "")
+    columns = ("metric", "of", "run", "run 0", "this run", "ratio", "U", "answer", "remark")
     count = sum(row.answer == "differs" for row in found.ratios)
     verdict = Cell("differs", BAD) if found.differs else Cell("alike", GOOD)
     return Document(
@@ -46,6 +64,32 @@ def comparison(found: Comparison) -> Document:
         ),
         end="End of the comparison",
     )
+
+
+def comparison_cases(found: Comparison) -> list[Case]:
+    """One test case per ratio: what differs fails, what cannot be told is skipped."""
+    return [
+        Case(
+            f"{row.metric} ({row.basis}, run {row.record})",
+            "failure" if row.answer == "differs" else "passed" if row.answer == "alike" else "skipped",
+            row.answer,
+            row.why or ("" if row.ratio is None else f"ratio {row.ratio:.4f} ± {row.expanded_uncertainty or 0:.4f}"),
+        )
+        for row in found.ratios
+    ]
+
+
+def history_cases(series: list[Series]) -> list[Case]:
+    """One test case per metric of a board: a drift, or a step that nothing else explains, fails."""
+    return [
+        Case(
+            f"{row.part} {row.uuid or 'no UUID'}: {row.metric}",
+            "failure" if row.drifts or any(not step.changed for step in row.steps) else "passed",
+            "moved" if row.drifts or row.steps else "steady",
+            _steps(row),
+        )
+        for row in series
+    ]
 
 
 def _ratio_row(row: Ratio) -> tuple[Cell, ...]:
@@ -93,14 +137,18 @@ def _series_row(row: Series) -> tuple[Cell, ...]:
     if row.drift_per_day is not None and row.drift_interval is not None:
         low, high = (365.25 * end for end in row.drift_interval)
         drift = f"{365.25 * row.drift_per_day:+.2%} ({low:+.2%} to {high:+.2%})"
-    steps = "; ".join(
-        f"{step.started[:10]} x {step.ratio:.4f}"
-        + (f", together with {', '.join(step.changed)}" if step.changed else "")
-        for step in row.steps
-    )
+    steps = _steps(row)
     texts = (row.metric, row.basis, str(len(row.runs)), value(row.values[0]), value(row.values[-1]))
     tones = (BAD if row.drifts else None, BAD if any(not step.changed for step in row.steps) else None)
     return (*map(Cell, texts), Cell(drift, tones[0]), Cell(steps or "-", tones[1] if row.steps else None))
+
+
+def _steps(row: Series) -> str:
+    return "; ".join(
+        f"{step.started[:10]} x {step.ratio:.4f}, "
+        + (f"together with {', '.join(step.changed)}" if step.changed else "and nothing else changed: the board itself")
+        for step in row.steps
+    )
 
 
 def _table(caption: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import peers
+from ..audit import inconsistent
 from ..hierarchy import Hierarchy, spread
 from ..latency import shown_size
 from ..metrics import metric
@@ -37,7 +38,7 @@ STYLES = {
 def judgement(result: Judgement) -> RenderableType:
     """The whole terminal report."""
     parts: list[RenderableType] = [
-        Text(result.summary, style=STYLES[result.overall]),
+        Text(result.summary, style=_summary_style(result)),
         Text(_provenance(result), style="dim"),
         "",
         _table(result),
@@ -100,6 +101,12 @@ def judgement(result: Judgement) -> RenderableType:
         ),
     ]
     return Group(*parts)
+
+
+def _summary_style(result: Judgement) -> str:
+    """Never the colour of a good part where the part's own account is inconsistent."""
+    good = result.overall == "conforms"
+    return STYLES["inconclusive" if good and inconsistent(result.audit) else result.overall]
 
 
 def _multiplicity(result: Judgement) -> str:
