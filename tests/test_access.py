@@ -99,7 +99,8 @@ class Host:
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
         library = self.compiled(kernel, *(self.fault if kernel.source != "memory.cu" else ()))
 
-        def launch(grid: Any, block: Any, arguments: Any) -> None:
+        def launch(grid: Any, block: Any, arguments: Any, shared_mem: int = 0) -> None:
+            assert shared_mem == 0
             assert block == (kernel.threads,)
             words = [a.ctypes.data if isinstance(a, np.ndarray) else int(a) for a in arguments]
             library.launch(grid[0], (ctypes.c_uint64 * len(words))(*words))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -66,6 +68,15 @@ def test_another_kernel_gives_no_ratio(runs: tuple[Path, Path, Path], tmp_path: 
     row = answers(runs[0], other)["memory.read", "absolute"]
     assert (row.answer, row.ratio) == ("not comparable", None)
     assert "sources differ" in row.why
+
+
+def test_another_format_is_named_and_a_part_alone_gives_no_ratio(runs: tuple[Path, Path, Path]) -> None:
+    """A record of an older format is compared where it can be, and the difference is a labelled row."""
+    found = compare.compare([read(verify.reference_record()), read(runs[0])])
+    assert dict(found.differences)["format"] == ("gpuassay.record/1", "gpuassay.record/3")
+    lone = [row for row in found.ratios if row.answer == "measured once"]
+    assert lone
+    assert all(row.ratio is None and row.why for row in lone)
 
 
 def test_figures_without_samples_are_unknown() -> None:
@@ -183,13 +194,27 @@ def test_boards_are_kept_apart() -> None:
 # -- the commands ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["text", "html", "md", "csv", "json"])
+def words(output: bytes, form: str) -> str:
+    """The text of what a command wrote."""
+    if form != "pdf":
+        return output.decode()
+    from pypdf import PdfReader
+
+    return "".join(page.extract_text() for page in PdfReader(io.BytesIO(output)).pages)
+
+
+@pytest.mark.parametrize("form", ["text", "html", "md", "csv", "json", "junit", "pdf"])
 def test_compare_in_every_format(runs: tuple[Path, Path, Path], form: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["compare", str(runs[0]), str(runs[2]), "--format", form])
     assert done.exit_code == 1, done.output
-    assert "tensor.bf16" in done.output
+    assert "tensor.bf16" in words(done.stdout_bytes, form)
     if form == "json":
         json.loads(done.stdout)
+    if form == "junit":
+        suite = ElementTree.fromstring(done.stdout)
+        failed = {case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None}
+        assert "tensor.bf16 (per clock and SM, run 1)" in failed
+        assert suite.get("failures") == str(len(failed))
     out = tmp_path / "out"
     assert CliRunner().invoke(cli, ["compare", *map(str, runs[:2]), "--format", "md", "-o", str(out)]).exit_code in (
         0,
@@ -200,7 +225,7 @@ def test_compare_in_every_format(runs: tuple[Path, Path, Path], form: str, tmp_p
     assert "exists" in refused.output
 
 
-@pytest.mark.parametrize("form", ["text", "html", "md", "csv", "json"])
+@pytest.mark.parametrize("form", ["text", "html", "md", "csv", "json", "junit", "pdf"])
 def test_history_in_every_format(runs: tuple[Path, Path, Path], form: str, tmp_path: Path) -> None:
     for place, path in enumerate(runs):
         (tmp_path / f"{place}.jsonl").write_bytes(path.read_bytes())
@@ -209,7 +234,7 @@ def test_history_in_every_format(runs: tuple[Path, Path, Path], form: str, tmp_p
     done = CliRunner().invoke(cli, ["history", str(tmp_path), "--format", form, "--parquet", str(parquet)])
     assert done.exit_code == 0, done.output
     assert "foreign.jsonl" in done.stderr
-    assert "tensor.bf16" in done.stdout
+    assert "tensor.bf16" in words(done.stdout_bytes, form)
     assert set(pd.read_parquet(parquet)["metric"]) >= {"tensor.bf16"}
 
 

@@ -41,7 +41,7 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     points = sizes.index.str.contains(r"\.n\d|\.width|\.offset|\.partial|^atomic\.")
     assert sizes[~points].min() >= 25
     assert sizes[points].min() >= 10
-    peers = ["peer.one_way", "peer.both_ways", "peer.all_pairs"]
+    peers = [f"peer.{way}" for way in ("one_way", "both_ways", "all_pairs", "read", "write", "read_both_ways")]
     lacking = ["memory.read.width32", "l2.read.width32", *peers, "tensor.int4"]
     assert [line["metric"] for line in record.not_measured if "variant" not in line] == lacking
     assert len(record.telemetry()) >= 2

@@ -61,7 +61,7 @@ class Cluster:
 
     def kill_scheduler(self) -> None:
         self.scheduler.kill()
-        self.scheduler.wait()
+        self.scheduler.communicate()
         _, alive = psutil.wait_procs(self.everybody, timeout=30)
         for child in alive:
             child.kill()
@@ -113,8 +113,8 @@ def test_workers_scheduler_and_client_killed_at_random_points_lose_nothing(tmp_p
         assert running.returncode in (0, 1, 3), errors
     finally:
         running.kill()
-        running.wait()
-        cluster.kill_scheduler()
+        with running:  # closes its pipe, which may be read to its end already
+            cluster.kill_scheduler()
     last = {status["key"]: status for status in store.statuses()}
     assert len(last) == GPUS
     assert {status["state"] for status in last.values()} == {"ok"}

@@ -8,18 +8,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from babel.messages.pofile import read_po
 from click.testing import CliRunner
+from conftest import H20
 from fake_gpu import FakeDevice, Model
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gpuassay import report, verify
+from gpuassay import compare, history, report, seal, store, verify
 from gpuassay.audit import Row
 from gpuassay.cli import cli
-from gpuassay.report import document, language
+from gpuassay.record import read
+from gpuassay.report import document, language, tables
 from gpuassay.report.lab import Lab
 from gpuassay.report.model import Document
 from gpuassay.sheets import load
@@ -31,13 +34,13 @@ PLACE = re.compile(r"\{(\w+)\}")
 ENGLISH = re.compile(r"\b(?!gpuassay )[a-z]{2,}(?: [a-z]{2,})+\b")
 
 
-@pytest.fixture(scope="module", params=["reference", "itself", "full", "H20", "cut"])
+@pytest.fixture(scope="module", params=["reference", "itself", "standard", "full", "H20", "cut"])
 def judgement(
     request: pytest.FixtureRequest, fake_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Judgement:
     if request.param in ("reference", "itself"):
         return verify.judge_record(verify.reference_record(), {"reference": "H20"}.get(request.param))
-    run = fake_run("standard")
+    run = fake_run("full" if request.param == "full" else "standard")
     if request.param == "cut":
         data = run.read_bytes()
         run = tmp_path_factory.mktemp("cut") / "cut.jsonl"
@@ -55,7 +58,7 @@ def texts(made: Document) -> Iterator[str]:
             yield from (table.caption, *table.columns)
             yield from (cell.text for row in table.rows for cell in row)
         for picture in section.pictures:
-            yield from (picture.title, picture.alternative)
+            yield from (picture.title, picture.alternative, picture.reading)
             yield from re.findall(r"<text\b[^>]*>([^<]+)</text>", picture.svg or "")
 
 
@@ -91,6 +94,74 @@ def test_every_entry_has_a_translation_with_the_same_places() -> None:
         assert message.string, message.id
         assert not message.fuzzy
         assert sorted(PLACE.findall(str(message.id))) == sorted(PLACE.findall(str(message.string))), message.id
+
+
+def test_comparisons_and_histories_have_no_english_sentence(fake_run: Callable[..., Path]) -> None:
+    runs = [fake_run(), fake_run("standard"), fake_run(**H20), verify.reference_record()]
+    frame = store.estimates(runs[:1])
+    later = [frame.assign(started=f"2026-0{month}-01T00:00:00Z", run_id=f"r{month}") for month in range(1, 9)]
+    for place, rows in enumerate(later):
+        rows[["value", "per_clock"]] *= 0.95 if place > 3 else 1 + 1e-4 * (-1) ** place
+        rows["driver"] = "580" if place < 4 else "590"
+    moved = history.history(pd.concat([*later, *[rows.assign(uuid="GPU-2", driver="580") for rows in later]]))
+    assert any(series.steps for series in moved)
+    for english in (tables.comparison(compare.compare([read(run) for run in runs])), tables.history(moved, 2)):
+        made = language.translated(english, "zh")
+        assert [text for text in texts(made) if ENGLISH.search(text)] == []
+        for ours, theirs in zip(texts(english), texts(made), strict=True):
+            assert numbers(ours) == numbers(theirs), (ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "nowhere.jsonl"],
+        ["report", "."],
+        ["report", "empty.jsonl"],
+        ["report", "foreign.jsonl"],
+        ["report", "broken.jsonl"],
+        ["report", "changed.jsonl"],
+        ["report", "newer.jsonl"],
+        ["report", "reference", "--against", "H999"],
+        ["report", "reference", "--format", "md", "-o", "foreign.jsonl"],
+        ["report", "reference", "--format", "md", "-o", "no/report.md"],
+        ["report", "reference", "--format", "md", "--lab", "nowhere.toml"],
+        ["report", "reference", "--format", "md", "--lab", "lab.toml"],
+        ["compare", "reference", "nowhere.jsonl"],
+        ["compare", "reference", "reference", "-o", "foreign.jsonl"],
+        ["history", "nowhere*.jsonl"],
+        ["history", "."],
+        ["verify", "--replay", "nowhere.jsonl"],
+    ],
+    ids=" ".join,
+)
+def test_errors_are_said_in_chinese(
+    arguments: list[str], fake_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = fake_run().read_bytes().splitlines(keepends=True)
+    for name, data in (
+        ("empty", b""),
+        ("foreign", b"hello\n"),
+        ("broken", lines[0] + b'{"kind":"round"}\n'),
+        ("changed", lines[0] + b"".join(lines[2:])),
+        ("newer", lines[0].replace(b"gpuassay.record/3", b"gpuassay.record/9")),
+    ):
+        (tmp_path / f"{name}.jsonl").write_bytes(data)
+    (tmp_path / "lab.toml").write_text('labratory = "x"\n', encoding="utf-8")
+    done = CliRunner().invoke(cli, [*arguments, "--lang", "zh"])
+    assert done.exit_code == (0 if arguments == ["history", "."] else 2)
+    assert re.search("[\u4e00-\u9fff]", done.stderr), done.stderr
+    assert not ENGLISH.search(done.stderr.split("可用字段")[0]), done.stderr
+
+
+def test_a_seal_that_cannot_be_read_is_said_in_chinese(fake_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(fake_run().read_bytes())
+    seal.path_for(path).write_text("no seal", encoding="utf-8")
+    made = language.translated(document.build(verify.judge_record(path, None), Lab(), draw=False), "zh")
+    assert [text for text in texts(made) if ENGLISH.search(text)] == []
+    assert any("封印" in text and str(seal.path_for(path)) in text for text in texts(made))
 
 
 @given(st.text(max_size=200))

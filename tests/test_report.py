@@ -98,9 +98,10 @@ def test_csv_text_is_no_formula(text: str) -> None:
 def test_a_script_in_outside_fields_stays_text(reference: Judgement) -> None:
     assert reference.record is not None
     claims = [{"quantity": "name", "value": SCRIPT, "unit": None, "source": SCRIPT}]
-    record = replace(reference.record, claim_rows=claims)
+    record = replace(reference.record, claim_rows=claims, run=dict(reference.record.run))
     sheet = reference.sheet.model_copy(update={"title": SCRIPT})
     verdicts = tuple(replace(v, reason=SCRIPT) for v in reference.verdicts)
+    record.run["run_id"] = f'{SCRIPT}"); }} </style>'
     planted = replace(
         reference, part=SCRIPT, summary=SCRIPT, sheet=sheet, record=record, verdicts=verdicts, choice=(SCRIPT,)
     )
@@ -108,6 +109,7 @@ def test_a_script_in_outside_fields_stays_text(reference: Judgement) -> None:
     made = document.build(planted, lab)
     assert "<script" not in html.write(made)
     assert html.write(made).count("&lt;script&gt;") > 10
+    assert html.write(made).count("</style>") == 1
     assert "<script" not in markdown.write(made)
     assert "<script" not in str(render(planted, "junit", lab))
 
@@ -133,7 +135,29 @@ def test_absent_fields_are_shown_as_absent_and_customers_data_are_marked(referen
     fields = {row[0].text: row[1].text for row in tables[0].rows}
     assert fields["Laboratory"] == "L"
     assert fields["Customer"] == "not stated"
+    assert "firmware" in fields["Supplied by the customer"]
     assert "customer" in tables[1].caption
+    clauses = {row[2].text for row in tables[0].rows}
+    assert clauses >= {f"7.8.2.1 {letter}" for letter in "abcdefghijklmnop"}
+    assert clauses >= {"7.8.2.2", "7.8.3.1 a", "7.8.3.1 c", "7.8.6", "7.8.8"}
+
+
+def test_each_report_on_a_record_has_a_number_of_its_own(reference: Judgement) -> None:
+    other = verify.judge_record(verify.reference_record(), "H20")
+    first, second = (document.build(found, draw=False) for found in (reference, other))
+    assert first.identification != second.identification
+    named = document.build(reference, Lab(report_number="L-7"), draw=False)
+    assert named.identification.endswith("L-7")
+    assert named.end.endswith("L-7")
+
+
+def test_all_formats_at_once(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["report", "reference", "--format", "all", "-o", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in tmp_path.iterdir()} == {f"r.{end}" for end in ("html md csv json xml pdf".split())}
+    again = CliRunner().invoke(cli, ["report", "reference", "--format", "all", "-o", str(tmp_path / "r.html")])
+    assert again.exit_code == 2
+    assert "exists" in again.output
 
 
 def test_an_existing_file_is_refused_unless_forced(tmp_path: Path) -> None:
@@ -167,7 +191,7 @@ def test_pdf_carries_its_identification_on_every_page(reference: Judgement) -> N
 
     pages = [page.extract_text() for page in PdfReader(io.BytesIO(bytes(render(reference, "pdf", Lab())))).pages]
     assert reference.record is not None
-    number = str(reference.record.run["run_id"])
+    number = f"{reference.record.run['run_id']}-{reference.sheet.name}"
     assert len(pages) > 2
     assert all(number in " ".join(page.split()) for page in pages)
     assert "End of test report" in pages[-1]

@@ -273,17 +273,19 @@ def _failed(store: Store, job: dict[str, Any], error: Exception) -> dict[str, An
     if found.get("state") == "ok":  # it finished, and died before it could say so
         return found
     reason, place = str(error), f"{job['node']}, {job['uuid']}"
-    kind = type(error).__name__
+    kind, attempt = type(error).__name__, RETRIES + 1
     if kind == "KilledWorker":
-        reason = f"{place}: the worker died {RETRIES + 1} times; look at the node's kernel log"
+        reason = f"{place}: the worker died {attempt} times; look at the node's kernel log"
     elif kind in ("NoValidWorkerError", "NoWorkerError"):
         reason = f"{place}: no worker holds this GPU any more; look at the node, it or its GPU is gone"
+        attempt = found.get("attempt", 0) if found.get("campaign") == job["campaign"] else 0
     elif not isinstance(error, jobs.JobError):
         reason = f"{place}: {reason}"
     fields = {name: job[name] for name in ("uuid", "node", "slot", "phase", "campaign")}
+    fields |= {"state": "failed", "reason": reason, "retried": attempt > 1, "attempt": attempt}
     with contextlib.suppress(OSError):
-        store.set_status(job["key"], state="failed", reason=reason, retried=True, attempt=RETRIES + 1, **fields)
-    return {"key": job["key"], "state": "failed", "reason": reason, "retried": True, **fields}
+        store.set_status(job["key"], **fields)
+    return {"key": job["key"], **fields}
 
 
 def open_store(path: Path, resume: bool) -> Store:

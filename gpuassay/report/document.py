@@ -38,7 +38,7 @@ def build(judgement: Judgement, lab: Lab | None = None, *, draw: bool = True) ->
     lab = lab or Lab()
     run = record.run
     # One record may be judged against several sheets: each report has a number of its own.
-    number = lab.number or f"{run['run_id']}-{judgement.sheet.name}"
+    number = lab.report_number or f"{run['run_id']}-{judgement.sheet.name}"
     incomplete = None if record.complete else f"incomplete: {record.problem or 'the run did not finish'}"
     return Document(
         title="Test report",

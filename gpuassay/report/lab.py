@@ -17,7 +17,7 @@ class Lab(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    number: str | None = None
+    report_number: str | None = None
     laboratory: str | None = None
     address: str | None = None
     location: str | None = None

@@ -28,12 +28,20 @@ _PLACE = re.compile(r"\\\{(\w+)\\\}")
 _WORDS, _CLAUSE, _WORD = r".+?", r"[^;]+?", r"[^\s;]+"
 _NUMBER = r"[^\s;,()]*\d[^\s;,()]*(?: [^\s;,()]+)?"
 _SHAPES = dict.fromkeys(
-    ("cause", "causes", "conditions", "label", "list", "names", "rest", "rule", "summary", "what", "why"), _WORDS
+    (
+        *("cause", "causes", "conditions", "error", "evidence", "kinds", "label", "list", "names", "path", "quoted"),
+        *("rest", "rule", "summary", "what", "why"),
+    ),
+    _WORDS,
 )
 _SHAPES |= dict.fromkeys(
-    ("claim", "item", "level", "name", "other", "others", "part", "range", "reasons", "sheet", "size", "who"), _CLAUSE
+    (
+        *("claim", "item", "level", "name", "other", "others", "part", "range", "reasons", "sheet", "size", "that"),
+        *("this", "who"),
+    ),
+    _CLAUSE,
 )
-_SHAPES |= dict.fromkeys(("curve", "dtype", "id", "metric", "reason"), _WORD)
+_SHAPES |= dict.fromkeys(("curve", "dtype", "field", "id", "kind", "metric", "reason", "schema"), _WORD)
 _NODE = re.compile(r"(<text\b[^>]*>)([^<]+)(</text>)")
 
 
