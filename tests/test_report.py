@@ -154,7 +154,9 @@ def test_each_report_on_a_record_has_a_number_of_its_own(reference: Judgement) -
 def test_all_formats_at_once(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["report", "reference", "--format", "all", "-o", str(tmp_path / "r.html")])
     assert done.exit_code == 0, done.output
-    assert {path.name for path in tmp_path.iterdir()} == {f"r.{end}" for end in ("html md csv json xml pdf".split())}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"r.{end}" for end in ("html", "md", "csv", "json", "xml", "pdf")
+    }
     again = CliRunner().invoke(cli, ["report", "reference", "--format", "all", "-o", str(tmp_path / "r.html")])
     assert again.exit_code == 2
     assert "exists" in again.output

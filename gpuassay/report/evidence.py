@@ -169,30 +169,28 @@ def method(record: Record) -> Section:
     if not record.kernels:
         text = "The record names no kernels: its figures were imported, and cannot be traced to machine code here."
         return Section("method", "Method", (text,))
-    rows = []
+    rows, sources = [], {}
     for k in record.kernels:
+        source = (str(k["source"]), str(k["toolchain"]))
+        sources[source] = (*source, str(k["source_sha256"] or "-"))
         if k.get("variant") or metric(str(k["metric"])).curve_point is not None:
             continue  # the same kernel, on other data or another shape
         check = k["check"]
         passed = "not checked" if check is None else "passed" if check["passed"] else "failed"
-        hashes = (str(k["source_sha256"] or "-")[:12], str(k["cubin_sha256"] or "-")[:12])
         work = "-" if k["operations_per_iteration"] is None else f"{k['operations_per_iteration']:g} {k['work_unit']}"
-        rows.append((str(k["metric"]), str(k["toolchain"]), str(k["source"]), *hashes, work, _instructions(k), passed))
-    columns = (
-        "metric",
-        "toolchain",
-        "source",
-        "its SHA-256",
-        "cubin SHA-256",
-        "work per iteration",
-        "instructions of its loop",
-        "result check",
-    )
+        cubin = str(k["cubin_sha256"] or "-")[:12]
+        name = str(k["metric"]) + ("" if k["toolchain"] == "cuda c++" else f": {k['toolchain']}")
+        rows.append((name, str(k["source"]), cubin, work, _instructions(k), passed))
+    columns = ("metric", "source", "cubin SHA-256", "work per iteration", "instructions of its loop", "result check")
     text = (
         "A rate is the declared work over the measured time; the work is counted in the machine code (`gpuassay "
-        "census`). Hashes are cut to 12 digits, and points of curves are left out; the record has all."
+        "census`). Hashes of cubins are cut to 12 digits, and points of curves are left out; the record has all."
     )
-    return Section("method", "Method", (text,), (_table("Kernels", columns, rows, (5,)),))
+    tables = (
+        _table("Sources of the kernels", ("source", "toolchain", "its SHA-256"), list(sources.values())),
+        _table("Kernels, in CUDA C++ where nothing else is said", columns, rows, (3,)),
+    )
+    return Section("method", "Method", (text,), tables)
 
 
 def _instructions(line: dict[str, Any]) -> str:
