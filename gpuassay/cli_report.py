@@ -17,6 +17,7 @@ from .exit_codes import CONFORMS, fail
 
 if TYPE_CHECKING:
     from .report.lab import Lab
+    from .report.model import Document
     from .verdict import Judgement
 
 FORMATS = ("html", "md", "csv", "json", "junit", "pdf")
@@ -125,7 +126,11 @@ def renderings(judgement: Judgement, forms: tuple[str, ...], lab: Lab, lang: str
     from .report import document, html, junit, language, markdown, pdf, tidy
 
     found: dict[str, str | bytes] = {}
-    documents = {"html": html.write, "md": markdown.write, "pdf": pdf.write}
+    documents: dict[str, Callable[[Document], str | bytes]] = {
+        "html": html.write,
+        "md": markdown.write,
+        "pdf": pdf.write,
+    }
     read_by_people = [form for form in forms if form in documents]
     if read_by_people:
         made = document.build(judgement, lab, draw=read_by_people != ["md"])

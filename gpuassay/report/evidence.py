@@ -71,9 +71,13 @@ def _factors(judgement: Judgement) -> list[Table]:
             ratios = (f"{factor.ratio:.4f} ± {factor.expanded_uncertainty:.4f}" for factor in v.attribution.values())
             product = "-" if v.share_of_published is None else f"{v.share_of_published:.4f}"
             rows.setdefault(columns, []).append((v.metric, *ratios, product))
-    caption = "Measured / published, factor by factor"
     return [
-        _table(caption, ("metric", *columns, "product"), found, tuple(range(1, len(columns) + 2)))
+        _table(
+            f"Measured / published as the product of {', '.join(name.rpartition(' (')[0] for name in columns)}",
+            ("metric", *columns, "product"),
+            found,
+            tuple(range(1, len(columns) + 2)),
+        )
         for columns, found in rows.items()
     ]
 
@@ -199,8 +203,8 @@ def _instructions(line: dict[str, Any]) -> str:
     return ", ".join(f"{times} {name}" for name, times in counted.items()) if isinstance(counted, dict) else "-"
 
 
-def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
-    """What was measured besides the metrics: other data, fewer SMs, footprints; and the sizes that curves show."""
+def variants(judgement: Judgement, pictures: tuple[Picture, ...], unpublished: Table) -> Section:
+    """What no sheet judges: other data, fewer SMs, footprints; the sizes that curves show; metrics without a sheet."""
     from ..latency import shown_size
 
     tables = []
@@ -219,12 +223,12 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
     if judgement.hierarchy and judgement.hierarchy.sm_map:
         found, width = judgement.hierarchy.sm_map, 16
-        grid = [
+        grid: list[tuple[str, ...]] = [
             (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
             for first in range(0, max(found) + 1, width)
         ]
-        columns = ("SM", *(f"+{place}" for place in range(width)))
-        tables.append(_table("L2 latency of each SM, in % of the mean", columns, grid, tuple(range(1, width + 1))))
+        headings = ("SM", *(f"+{place}" for place in range(width)))
+        tables.append(_table("L2 latency of each SM, in % of the mean", headings, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [
@@ -243,7 +247,8 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         if points:
             tables.append(_table("Variants, judged by no sheet", headings, points, (1, 2, 3, 4, 5)))
     empty = () if tables else ("This run measured no curves and no variants.",)
-    return Section("variants", "Curves and variants", empty, tuple(tables), pictures)
+    tables += [unpublished] if unpublished.rows else []
+    return Section("variants", "Curves, variants, and metrics that no sheet judges", empty, tuple(tables), pictures)
 
 
 def other_gpus(judgement: Judgement) -> Iterable[Section]:
@@ -274,7 +279,7 @@ def honesty(judgement: Judgement) -> Section:
             else str(found)
         )
 
-    rows = [
+    rows: list[tuple[str | Cell, ...]] = [
         (
             r.check,
             Cell(r.verdict, TONES[r.verdict]),
