@@ -61,11 +61,14 @@ def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Fi
 
 def _during(rounds: DataFrame, telemetry: DataFrame) -> DataFrame:
     """The sensor readings taken while these rounds ran."""
+    import numpy as np
+
     start_s = rounds["start_host_s"].to_numpy(float)
-    stop_s = start_s + rounds["host_s"].to_numpy(float)
+    stop_s = start_s + np.nan_to_num(rounds["host_s"].to_numpy(float))
     at_s = telemetry["host_s"].to_numpy(float)
-    during: DataFrame = telemetry[(at_s >= start_s.min(initial=math.inf)) & (at_s <= stop_s.max(initial=-math.inf))]
-    return during
+    during = (at_s >= start_s.min(initial=math.inf)) & (at_s <= stop_s.max(initial=-math.inf))
+    found: DataFrame = telemetry.loc[during]
+    return found
 
 
 def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | None:

@@ -22,7 +22,7 @@ from .cli_compare import compare, history
 from .cli_fleet import fleet, gate
 from .cli_record import record
 from .cli_report import report
-from .cli_shared import decision_options, exit_code, language_option, measure_device, print_judgement
+from .cli_shared import decision_options, exit_code, language_option, measure_device, print_judgement, speaker
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
 from .exit_codes import CONFORMS, DIFFERS, NO_GPU, fail
@@ -153,8 +153,9 @@ def verify(
     from .verify import VerifyError, judge_record, profile_to_resume, record_path
 
     path = None
+    said = speaker(lang)
     if resume is not None and replay is not None:
-        fail("--resume measures and --replay does not: give one of them")
+        fail(said("--resume measures and --replay does not: give one of them"))
     try:
         if resume is not None:
             profile = profile_to_resume(resume)
@@ -163,25 +164,25 @@ def verify(
         path = measure_device(device, profile, out, resume) if replay is None else record_path(replay)
         judgement = judge_record(path, against, Rule(confidence, guard))
     except (RecordError, SheetError, VerifyError) as error:
-        fail(str(error) + (f" The record is kept: {path}" if path and replay is None else ""))
+        fail(said(str(error) + (f" The record is kept: {path}" if path and replay is None else "")))
     if replay is not None:
-        _say_replayed(judgement)
+        _say_replayed(judgement, said)
     print_judgement(judgement, as_json, lang)
     if not as_json:
-        click.echo(f"\nRecord: {path}")
+        click.echo("\n" + said(f"Record: {path}"))
     sys.exit(exit_code(judgement, require))
 
 
-def _say_replayed(judgement: Judgement) -> None:
+def _say_replayed(judgement: Judgement, said: Callable[[str], str] = str) -> None:
     from .report import console
 
     assert judgement.record is not None
     run = judgement.record.run
-    console(stderr=True).print(
-        f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on "
-        f"{str(run['started'])[:10]} by {run['instrument']} (samples {run['samples']}).",
-        style="bold yellow",
+    text = (
+        f"NO GPU WAS MEASURED HERE. This is a recording of {judgement.part}, made on {str(run['started'])[:10]} by "
+        f"{run['instrument']} (samples {run['samples']})."
     )
+    console(stderr=True).print(said(text), style="bold yellow")
 
 
 @cli.command()

@@ -104,11 +104,11 @@ def curve_points(rounds: DataFrame) -> list[Point]:
 
 def _costs_s(rounds: DataFrame) -> Series[float]:
     """Each round's cost in s per load or per byte; all of one metric."""
-    if rounds["work_unit"].iloc[0] == "load":
-        seconds: Series[float] = cycles_per_load(rounds) / rounds["sm_clock_hz"]
-    else:
-        seconds = rounds["event_s"] / rounds["work"]
-    return seconds
+    loads = rounds["work_unit"].iloc[0] == "load"
+    cost: Series[float] = (
+        cycles_per_load(rounds) / rounds["sm_clock_hz"] if loads else rounds["event_s"] / rounds["work"]
+    )
+    return cost
 
 
 def sizes(points: list[Point], record: Record) -> list[Size]:

@@ -183,6 +183,8 @@ def test_verify_speaks_chinese() -> None:
     done = CliRunner().invoke(cli, ["verify", "--replay", "reference", "--against", "H20", "--lang", "zh"])
     assert done.exit_code == 1
     assert "不是 H20" in done.output
+    assert "未测量任何 GPU" in done.stderr
+    assert not ENGLISH.search(done.stderr)
 
 
 def audit_rows() -> Iterator[Row]:

@@ -71,14 +71,14 @@ def _sections(judgement: Judgement, record: Record, lab: Lab, number: str, draw:
             "cap. Delivered: the absolute rate against the printed figure. Both are corrected for what a good part "
             "attains.",
         ),
-        tuple(found for found in (matrix(judgement), _unpublished(judgement)) if found.rows),
+        (matrix(judgement),),
         drawn.get("matrix", ()),
     )
     yield evidence.capped(judgement, drawn.get("capped", ()))
     yield evidence.findings(judgement)
     yield evidence.honesty(judgement)
     yield evidence.conditions(record, drawn.get("conditions", ()))
-    yield evidence.variants(judgement, drawn.get("variants", ()))
+    yield evidence.variants(judgement, drawn.get("variants", ()), _unpublished(judgement))
     yield from evidence.other_gpus(judgement)
     yield evidence.method(record)
     yield evidence.budget(judgement)
@@ -127,7 +127,8 @@ def _unpublished(judgement: Judgement) -> Table:
         for v in _shown(judgement)
         if v.published is None and v.verdict in SILENT and v.measured is not None
     ]
-    return table("Measured, and judged by no sheet", ("metric", "measured", "U", "of limit", "remark"), rows, (1, 2, 3))
+    columns = ("metric", "measured", "U", "of limit", "remark")
+    return replace(table("Measured, and judged by no sheet", columns, rows, (1, 2, 3)), note=True)
 
 
 def _row(v: Verdict) -> tuple[str | Cell, ...]:

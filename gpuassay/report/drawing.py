@@ -83,8 +83,8 @@ def panels(figure: Any, heights: list[float], left: float, right: float, gap: fl
     above, below = 0.3, 0.55
     total = above + below + sum(heights) + gap * (len(heights) - 1)
     figure.set_size_inches(WIDTH, total)
-    top = total - above
     made: list[Any] = []
+    top = total - above
     for height in heights:
         area = (left / WIDTH, (top - height) / total, (WIDTH - left - right) / WIDTH, height / total)
         made.append(figure.add_axes(area, sharex=made[0] if made else None))

@@ -71,9 +71,13 @@ def _factors(judgement: Judgement) -> list[Table]:
             ratios = (f"{factor.ratio:.4f} ± {factor.expanded_uncertainty:.4f}" for factor in v.attribution.values())
             product = "-" if v.share_of_published is None else f"{v.share_of_published:.4f}"
             rows.setdefault(columns, []).append((v.metric, *ratios, product))
-    caption = "Measured / published, factor by factor"
     return [
-        _table(caption, ("metric", *columns, "product"), found, tuple(range(1, len(columns) + 2)))
+        _table(
+            f"Measured / published as the product of {', '.join(name.rpartition(' (')[0] for name in columns)}",
+            ("metric", *columns, "product"),
+            found,
+            tuple(range(1, len(columns) + 2)),
+        )
         for columns, found in rows.items()
     ]
 
@@ -169,30 +173,28 @@ def method(record: Record) -> Section:
     if not record.kernels:
         text = "The record names no kernels: its figures were imported, and cannot be traced to machine code here."
         return Section("method", "Method", (text,))
-    rows = []
+    rows, sources = [], {}
     for k in record.kernels:
+        source = (str(k["source"]), str(k["toolchain"]))
+        sources[source] = (*source, str(k["source_sha256"] or "-"))
         if k.get("variant") or metric(str(k["metric"])).curve_point is not None:
             continue  # the same kernel, on other data or another shape
         check = k["check"]
         passed = "not checked" if check is None else "passed" if check["passed"] else "failed"
-        hashes = (str(k["source_sha256"] or "-")[:12], str(k["cubin_sha256"] or "-")[:12])
         work = "-" if k["operations_per_iteration"] is None else f"{k['operations_per_iteration']:g} {k['work_unit']}"
-        rows.append((str(k["metric"]), str(k["toolchain"]), str(k["source"]), *hashes, work, _instructions(k), passed))
-    columns = (
-        "metric",
-        "toolchain",
-        "source",
-        "its SHA-256",
-        "cubin SHA-256",
-        "work per iteration",
-        "instructions of its loop",
-        "result check",
-    )
+        cubin = str(k["cubin_sha256"] or "-")[:12]
+        name = str(k["metric"]) + ("" if k["toolchain"] == "cuda c++" else f": {k['toolchain']}")
+        rows.append((name, str(k["source"]), cubin, work, _instructions(k), passed))
+    columns = ("metric", "source", "cubin SHA-256", "work per iteration", "instructions of its loop", "result check")
     text = (
         "A rate is the declared work over the measured time; the work is counted in the machine code (`gpuassay "
-        "census`). Hashes are cut to 12 digits, and points of curves are left out; the record has all."
+        "census`). Hashes of cubins are cut to 12 digits, and points of curves are left out; the record has all."
     )
-    return Section("method", "Method", (text,), (_table("Kernels", columns, rows, (5,)),))
+    tables = (
+        _table("Sources of the kernels", ("source", "toolchain", "its SHA-256"), list(sources.values())),
+        _table("Kernels, in CUDA C++ where nothing else is said", columns, rows, (3,)),
+    )
+    return Section("method", "Method", (text,), tables)
 
 
 def _instructions(line: dict[str, Any]) -> str:
@@ -201,8 +203,8 @@ def _instructions(line: dict[str, Any]) -> str:
     return ", ".join(f"{times} {name}" for name, times in counted.items()) if isinstance(counted, dict) else "-"
 
 
-def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
-    """What was measured besides the metrics: other data, fewer SMs, footprints; and the sizes that curves show."""
+def variants(judgement: Judgement, pictures: tuple[Picture, ...], unpublished: Table) -> Section:
+    """What no sheet judges: other data, fewer SMs, footprints; the sizes that curves show; metrics without a sheet."""
     from ..latency import shown_size
 
     tables = []
@@ -221,12 +223,12 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
     if judgement.hierarchy and judgement.hierarchy.sm_map:
         found, width = judgement.hierarchy.sm_map, 16
-        grid = [
+        grid: list[tuple[str, ...]] = [
             (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
             for first in range(0, max(found) + 1, width)
         ]
-        places = ("SM", *(f"+{place}" for place in range(width)))
-        tables.append(_table("L2 latency of each SM, in % of the mean", places, grid, tuple(range(1, width + 1))))
+        headings = ("SM", *(f"+{place}" for place in range(width)))
+        tables.append(_table("L2 latency of each SM, in % of the mean", headings, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [
@@ -245,7 +247,8 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         if points:
             tables.append(_table("Variants, judged by no sheet", headings, points, (1, 2, 3, 4, 5)))
     empty = () if tables else ("This run measured no curves and no variants.",)
-    return Section("variants", "Curves and variants", empty, tuple(tables), pictures)
+    tables += [unpublished] if unpublished.rows else []
+    return Section("variants", "Curves, variants, and metrics that no sheet judges", empty, tuple(tables), pictures)
 
 
 def other_gpus(judgement: Judgement) -> Iterable[Section]:

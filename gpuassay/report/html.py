@@ -29,8 +29,8 @@ def write(document: Document, *, dark: bool = True) -> str:
     labels = {name: translator(code)(text) for name, text in LABELS.items()}
     here = files(__package__)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["data_uri"] = lambda svg: _data_uri(_darkened(svg) if dark else svg)
     environment.filters["widths"] = _widths
+    environment.filters["data_uri"] = lambda svg: _data_uri(_darkened(str(svg)) if dark else str(svg))
     template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
     css = here.joinpath("template.css").read_text(encoding="utf-8")
     css = css.replace("IDENTIFICATION", _css_string(document.identification))

@@ -29,7 +29,20 @@ _WORDS, _CLAUSE, _WORD = r".+?", r"[^;]+?", r"[^\s;]+"
 _NUMBER = r"[^\s;,()]*\d[^\s;,()]*(?: [^\s;,()]+)?"
 _SHAPES = dict.fromkeys(
     (
-        *("cause", "causes", "conditions", "error", "evidence", "kinds", "label", "list", "names", "path", "quoted"),
+        *(
+            "cause",
+            "causes",
+            "conditions",
+            "error",
+            "evidence",
+            "kept",
+            "kinds",
+            "label",
+            "list",
+            "names",
+            "path",
+            "quoted",
+        ),
         *("rest", "rule", "summary", "what", "why"),
     ),
     _WORDS,
