@@ -40,7 +40,7 @@ help:
 	@echo "make docs     build the manual into site/ (open site/index.html)"
 	@echo "make build    wheel and source archive into dist/, byte for byte the same from the same files"
 	@echo "make fuzz     ten minutes of damaged files for every parser of strangers' files"
-	@echo "make bars     what the honesty audit must find, and must not find, over 1,000 seeds each (half an hour of CPU)"
+	@echo "make bars     what the honesty audit must find, and must not find, over 1,000 seeds each (20 minutes of CPU)"
 	@echo "make format   format the sources and apply safe lint fixes"
 	@echo "make setup    only build the private environment in $(VENV); the targets above do it themselves"
 	@echo "make clean    remove the environment, caches and build outputs (results/ stays)"
