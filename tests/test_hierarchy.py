@@ -271,7 +271,7 @@ def test_the_map_is_a_picture_a_table_and_a_line(relabelled: verify.Judgement) -
     cells = [cell.text for row in table.rows for cell in row[1:]]
     assert cells[:132] == [f"{100 * found[sm]:.1f}" for sm in range(132)]
     assert cells[132:] == ["-"] * 12
-    (picture,) = [p for p in section.pictures if p.title == "Distance of each SM to L2"]
+    (picture,) = [p for p in section.pictures if p.title == "L2 latency of each SM"]
     nearest = min(found, key=found.__getitem__)
     assert f"132 SMs: nearest SM {nearest} ({found[nearest]:.2%} of the mean)" in picture.alternative
     printed = report.console()
