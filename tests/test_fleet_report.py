@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,7 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from conftest import H20
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gpuassay import read
 from gpuassay.cli import cli
 from gpuassay.exit_codes import CONFORMS, USAGE
 from gpuassay.fleet import job as jobs
@@ -51,17 +56,81 @@ def test_the_planted_gpu_is_to_be_pulled_and_says_why(store: Store) -> None:
 
 
 def test_planted_parts_are_found_and_few_others() -> None:
-    """1 % of the parts, each 3 % slow on one metric: recall at least 0.95, false alarms at most 0.05 of those named."""
-    gpus, metrics = 2000, 40
-    rng = np.random.default_rng(20261124)
-    x = 1000 * (1 + rng.normal(0, simulate.SPREAD, (gpus, metrics)))
-    bad = rng.choice(gpus, gpus // 100, replace=False)
-    x[bad, rng.integers(0, metrics, len(bad))] *= simulate.BAD_FACTOR
-    at, of = np.divmod(np.arange(gpus * metrics), metrics)
-    rows = pd.DataFrame({"phase": "alone", "part": "P", "metric": of, "node": at // 8, "gpu": at, "x": x.ravel()})
-    named = set(outliers.find(rows).query("outlier")["gpu"])
-    assert len(named & set(bad)) >= 0.95 * len(bad)
-    assert len(named - set(bad)) <= 0.05 * len(named)
+    """1 % of the parts, each 3 % slow on one metric: recall at least 0.95 with every seed; the share of false alarms is
+    an expectation, so it is held over all of them: at most what the report states, which is below the bar of 0.05."""
+    gpus, metrics, false, right = 2000, 40, 0, 0
+    for seed in range(12):
+        rng = np.random.default_rng([20261124, seed])
+        x = 1000 * (1 + rng.normal(0, simulate.SPREAD, (gpus, metrics)))
+        bad = rng.choice(gpus, gpus // 100, replace=False)
+        x[bad, rng.integers(0, metrics, len(bad))] *= simulate.BAD_FACTOR
+        at, of = np.divmod(np.arange(gpus * metrics), metrics)
+        rows = pd.DataFrame({"phase": "a", "part": "P", "metric": of, "node": at // 8, "gpu": at, "x": x.ravel()})
+        named = set(outliers.find(rows).query("outlier")["gpu"])
+        assert len(named & set(bad)) >= 0.95 * len(bad)
+        assert len(named - set(bad)) <= max(1, 0.05 * len(named))
+        false, right = false + len(named - set(bad)), right + len(named & set(bad))
+    assert false / (false + right) <= outliers.FALSE_ALARM_SHARE < 0.05
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.one_of(st.integers(0, 9), st.just(float("nan")))), min_size=1))
+def test_the_median_of_the_others_in_a_group(pairs: list[tuple[int, float]]) -> None:
+    group, x = (pd.Series([pair[place] for pair in pairs], dtype=kind) for place, kind in ((0, int), (1, float)))
+    medians, counts = outliers._median_of_others(x, group)
+    for place in range(len(pairs)):
+        others = x[(group == group[place]) & (x.index != place)].dropna()
+        assert counts[place] == len(others)
+        expected = others.median() if len(others) else float("nan")
+        assert medians[place] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_p_values_are_students() -> None:
+    from scipy import stats
+
+    x = np.random.default_rng(5).normal(100, 1, 400)
+    rows = pd.DataFrame({"phase": "a", "part": "P", "metric": "m", "node": np.arange(400) // 2, "x": x})
+    found = outliers.scores(rows)  # two GPUs a node: only z of the part counts
+    expected = np.minimum(1, 4 * stats.t.sf(found["z"].abs(), 399))
+    assert found["p"].to_numpy() == pytest.approx(expected, rel=1e-9)
+
+
+def test_all_gpus_of_a_node_at_once_cost_what_was_planted(tmp_path: Path) -> None:
+    made = Store.create(tmp_path / "s")
+    for gpu in simulate.gpus(16):
+        for phase in ("alone", "together"):
+            job = {"store": str(made.path), "key": f"{gpu['uuid']}.{phase}", "phase": phase, "profile": "quick"}
+            jobs.assay({**job, "against": "H20", "limit_s": 9.0, "simulated_s": 0.0, "campaign": "c", **gpu})
+    fleet = report.build(made)
+    costs = {cost["metric"]: cost for cost in fleet.together}
+    for name, change in (
+        ("tensor.bf16", simulate.SHARED_CLOCK - 1),
+        ("pcie.h2d", simulate.SHARED_PCIE - 1),
+        ("pcie.d2h", simulate.SHARED_PCIE - 1),
+        ("memory.read", 0.0),
+    ):
+        assert costs[name]["change"] == pytest.approx(change, abs=1e-6)
+        assert costs[name]["gpus"] == 16
+    sensors = costs["tensor.bf16"]["sensors"]
+    for name, alone in simulate.SENSORS["alone"].items():
+        assert sensors[name] == [alone, simulate.SENSORS["together"][name]]
+    alone, together = sensors["sm_clock_hz"]
+    assert together / alone == pytest.approx(simulate.SHARED_CLOCK)
+    text = report.render(fleet, "md")
+    assert "pcie.h2d, SIMULATED NVIDIA H20: -40.0%" in text
+    assert "power 380 to 350 W; limited by power 0 to 50 % of the time; temperature 55 to 63 °C" in text
+    assert json.loads(report.render(fleet, "json"))["together"] == fleet.together
+
+
+def test_a_records_telemetry_gives_power_heat_and_clock_per_metric(fake_run: Callable[..., Path]) -> None:
+    record = read(fake_run(**H20))
+    found = stores.sensors(record)
+    telemetry = record.telemetry()
+    assert set(found) == set(record.rounds()["metric"])
+    for sensed in found.values():
+        assert set(sensed) <= set(stores.SENSORS)
+        if "power_w" in sensed:
+            assert telemetry["power_w"].min() <= sensed["power_w"] <= telemetry["power_w"].max()
+    assert any(sensed.get("power_limited") == 1.0 and sensed["heat_limited"] == 0.0 for sensed in found.values())
 
 
 def test_few_or_equal_siblings_tell_nothing() -> None:
@@ -194,8 +263,9 @@ def test_a_packed_store_reports_the_same_and_what_came_later_too(store: Store, t
     for path in files:
         if path.stem != json.loads(kept)["run_id"]:
             path.unlink()  # all but the late one come from the pack
+    packed, plain = report.build(copy, True), report.build(store, True)
     for form in ("json", "csv", "junit", "md", "html"):
-        assert report.render(report.build(copy, True), form) == report.render(report.build(store, True), form)
+        assert report.render(packed, form) == report.render(plain, form)
     assert not list(copy.path.glob(".*"))
 
 

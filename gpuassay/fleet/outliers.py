@@ -9,8 +9,7 @@ if TYPE_CHECKING:
 
 FALSE_ALARM_SHARE = 0.01  # of the outliers named, expected by Benjamini-Hochberg
 FEWEST = 8  # siblings; with fewer no spread can be told
-# Distances from a node's own median pile up at zero (one of the eight is the median), so that their median says too
-# little of their tails: their spread is taken at the 90th percentile, which 10 % of bad parts leave in place.
+FEWEST_IN_NODE = 3  # others in the same node
 
 
 def find(rows: DataFrame) -> DataFrame:
@@ -24,10 +23,10 @@ def find(rows: DataFrame) -> DataFrame:
 def scores(rows: DataFrame) -> DataFrame:
     """`rows` (phase, metric, part, node, x) with `z` (of the part), `z_node`, `p`.
 
-    z is the distance from the median in units of 1.4826 MAD. `z_node` takes the median of the siblings in the same
-    node and the spread of all such distances of the part, since eight GPUs tell no spread of their own. The p-value is
-    Student's t with the siblings less one degrees of freedom, two-sided, of the more extreme of the two, doubled
-    (Bonferroni).
+    z is the distance from the median in units of 1.4826 MAD. `z_node` is the distance from the median of the others in
+    the same node, in units of the spread of all such distances of the part, since eight GPUs tell no spread of their
+    own. The p-value is Student's t with the siblings less one degrees of freedom, two-sided, of the more extreme of the
+    two, doubled (Bonferroni).
     """
     import numpy as np
     from scipy.special import stdtr
@@ -37,12 +36,13 @@ def scores(rows: DataFrame) -> DataFrame:
     family = rows.groupby(["phase", "part", "metric"], observed=True).ngroup()
     node = rows.groupby([family, rows["node"]], observed=True).ngroup()
     of_part = rows["x"] - rows["x"].groupby(family).transform("median")
-    in_node = rows["x"].groupby(node)
-    of_node = rows["x"] - in_node.transform("median")
     many = rows["x"].groupby(family).transform("count")
-    rows["z"] = _z(of_part, family, many, 0.5)
+    others, siblings = _median_of_others(rows["x"], node)
+    # The median of n normal values has pi / (2 n) of their variance (n large): nodes of any size are told alike.
+    of_node = (rows["x"] - others) / np.sqrt(1 + np.pi / 2 / siblings.clip(lower=1))
+    rows["z"] = _z(of_part, family, many)
     # A node with one or two GPUs of the part has no median of siblings.
-    rows["z_node"] = _z(of_node, family, many, 0.9).where(in_node.transform("count") >= 4)
+    rows["z_node"] = _z(of_node, family, many).where(siblings >= FEWEST_IN_NODE)
     extreme = np.fmax(rows["z"].abs(), rows["z_node"].abs())
     p = 2 * 2 * stdtr(np.maximum(many - 1, 1), -extreme)
     rows["p"] = np.where(np.isnan(extreme), np.nan, np.minimum(1.0, p))
@@ -61,9 +61,37 @@ def adjusted(p: Series[float], tests: int) -> Series[float]:
     return steps[::-1].cummin().clip(upper=1.0).reindex(p.index)
 
 
-def _z(deviation: Series[Any], family: Series[Any], many: Series[Any], share: float) -> Series[Any]:
-    """Robust z: sigma by the quantile `share` of the distances (0.5: 1.4826 MAD); NaN for too few or equal siblings."""
+def _median_of_others(x: Series[Any], group: Series[Any]) -> tuple[Series[Any], Series[Any]]:
+    """Of each value the median of the others in its group, and how many these are.
+
+    Without the value itself: were it in it, such distances would pile up at zero and have no normal tails.
+    """
+    import numpy as np
+    import pandas as pd
+
+    order = np.lexsort((x.to_numpy(), group.to_numpy()))  # NaN comes last in its group
+    values, groups = x.to_numpy()[order], group.to_numpy()[order]
+    first = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.array([], int)
+    sizes = np.diff(np.r_[first, len(groups)])
+    start = np.repeat(first, sizes)
+    count = np.repeat(np.add.reduceat(~np.isnan(values), first), sizes) if len(groups) else sizes
+    rank = np.arange(len(values)) - start
+    left = np.where(np.isnan(values), count, count - 1)
+
+    def other(place: Any) -> Any:
+        """The value at this place among the others of each."""
+        return values[np.minimum(start + place + (place >= rank), len(values) - 1)]
+
+    middle = np.maximum(left - 1, 0) // 2, left // 2
+    medians = np.where(left > 0, (other(middle[0]) + other(middle[1])) / 2, np.nan)
+    back = np.empty(len(order), int)
+    back[order] = np.arange(len(order))
+    return pd.Series(medians[back], x.index), pd.Series(left[back], x.index)
+
+
+def _z(deviation: Series[Any], family: Series[Any], many: Series[Any]) -> Series[Any]:
+    """Robust z: sigma is 1.4826 times the median distance; NaN for too few or equal siblings."""
     from scipy.special import ndtri
 
-    scale = deviation.abs().groupby(family).transform("quantile", share) / ndtri((1 + share) / 2)
+    scale = deviation.abs().groupby(family).transform("median") / ndtri(0.75)
     return (deviation / scale.where(scale > 0)).where(many >= FEWEST)
