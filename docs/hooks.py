@@ -55,7 +55,7 @@ def metrics() -> str:
 
 def record() -> str:
     """The record's format, as its module states it."""
-    from gpuassay import record as module
+    from gpuassay import record_format as module
 
     return f"# The record\n\n```text\n{inspect.getdoc(module)}\n```\n"
 
