@@ -7,7 +7,6 @@ both ends of the connection between them; heartbeats are in it. No second of it 
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -49,16 +48,20 @@ def main(store: Store, gpus: int, workers: int) -> None:
         received.clear()
         process = psutil.Process()
         resting, cpu, started = process.memory_info().rss, time.process_time(), time.monotonic()
-        counts = run.run(run.Plan(store.path, against="H20", simulate=gpus), store, client, workers)
+        most = [resting]
+
+        def said(done: int, of: int, status: dict[str, Any]) -> None:
+            most.append(max(most.pop(), process.memory_info().rss))
+
+        counts = run.run(run.Plan(store.path, against="H20", simulate=gpus), store, client, workers, said)
         cpu_s, wall_s = time.process_time() - cpu, time.monotonic() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     planted = sum(simulate.planted(index) is not None for index in range(gpus))
     print(f"{counts}, {planted} planted; {wall_s:.0f} s with {workers} workers; SIMULATED")
     for what, total, unit in (
         ("sent by the process of client and scheduler", sum(sent), "B"),
         ("messages sent", len(sent), ""),
         ("received by it", sum(received), "B"),
-        ("its memory, peak over rest", peak - resting, "B"),
+        ("its memory, most while tasks run over rest", most[0] - resting, "B"),
         ("its CPU time", 1e3 * cpu_s, "ms"),
         ("a worker's time", 1e3 * wall_s * workers, "ms"),
     ):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -109,6 +110,21 @@ def test_a_killed_client_and_scheduler_lose_no_record_and_resume_completes(tmp_p
     assert totals(store) == totals(whole)
 
 
+def test_dasks_own_dashboard_shows_the_progress(client: Any) -> None:
+    pytest.importorskip("bokeh")
+    import urllib.request
+
+    with urllib.request.urlopen(client.dashboard_link, timeout=30) as answer:
+        page = answer.read().decode()
+    assert answer.status == 200
+    assert "render_items" in page  # Bokeh's plots; without Bokeh it is a page that asks for it
+    # It counts tasks by the first word of their keys: one bar per phase, whatever the GPUs are called.
+    from dask.utils import key_split
+
+    keys = ("alone-GPU-5d5ba0d6-c33d-2b2c-524d-9e3d8d2b8a77-0a1b2c3d", "alone-GPU-0f5ba0d6-1b2c3d4e")
+    assert {key_split(key) for key in keys} == {"alone-GPU"}
+
+
 def test_everything_simulated_says_so(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s")
     status = jobs.assay(a_job(store))
@@ -133,7 +149,7 @@ def test_slurm_and_its_options_stand_in_the_job_script(tmp_path: Path, monkeypat
     asked: list[int] = []
     monkeypatch.setattr("dask_jobqueue.SLURMCluster.scale", lambda self, jobs: asked.append(jobs))
     options = {"nodes": "4", "gpus": "8", "queue": "gpu", "account": "acceptance", "walltime": "01:02:03"}
-    with fleet.slurm({**options, "memory": "48GB", "directives": "--constraint=h20"}) as cluster:
+    with fleet.batch("slurm", {**options, "memory": "48GB", "directives": "--constraint=h20"}) as cluster:
         lines = cluster.job_script().splitlines()
         assert asked == [4]
     directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
@@ -144,10 +160,26 @@ def test_slurm_and_its_options_stand_in_the_job_script(tmp_path: Path, monkeypat
         assert part in worker, worker
 
 
+def test_pbs_and_its_options_stand_in_the_job_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_jobqueue")
+    asked: list[int] = []
+    monkeypatch.setattr("dask_jobqueue.PBSCluster.scale", lambda self, jobs: asked.append(jobs))
+    options = {"nodes": "4", "gpus": "8", "queue": "gpu", "account": "acceptance", "walltime": "01:02:03"}
+    with fleet.batch("pbs", {**options, "directives": "-m n"}) as cluster:
+        script = cluster.job_script()
+        assert cluster.scheduler.allowed_failures == 1
+        assert cluster.scheduler.no_workers_timeout == 120
+    assert asked[0] == 4  # and none when it closes
+    lines = {line.removeprefix("#PBS ") for line in script.splitlines() if line.startswith("#PBS")}
+    assert {"-q gpu", "-A acceptance", "-l walltime=01:02:03", "-l place=excl"} <= lines
+    assert "-l select=1:ncpus=8:ngpus=8:mem=32GB" in lines
+    assert f"--preload {fleet.PRELOAD}" in script
+
+
 def test_slurm_counts_are_numbers() -> None:
     pytest.importorskip("dask_jobqueue")
     with pytest.raises(fleet.FleetError, match="whole numbers"):
-        fleet.slurm({"nodes": "four"})
+        fleet.batch("slurm", {"nodes": "four"})
 
 
 def test_a_real_gpus_way_from_child_to_store_and_resume(
@@ -190,6 +222,33 @@ def real_job(store: Store, **rest: Any) -> dict[str, Any]:
     job = a_job(store, **rest)
     del job["index"]
     return job
+
+
+def test_a_fleets_way_costs_less_than_two_seconds_beside_plain_verify(
+    tmp_path: Path, fake_run: Callable[..., Path]
+) -> None:
+    """CPU seconds of a fresh worker's task, less those of the same `verify` by itself; time on the GPU is in neither.
+
+    `pytest tests/test_fleet.py -k two_seconds -s` prints them.
+    """
+    whole = fake_run(**H20)
+    store = Store.create(tmp_path / "s")
+    job = real_job(store)
+    plain = [sys.executable, "-c", CHILD, str(whole), *FULL({**job, "store": str(tmp_path / "plain")})[4:]]
+    worker = "import json, sys; from gpuassay.fleet import job as jobs; child = json.loads(sys.argv[1]); "
+    worker += "jobs.command = lambda job: child; print(jobs.assay(json.loads(sys.argv[2]))['state'])"
+    child = [sys.executable, "-c", CHILD, str(whole), *FULL(job)[4:]]
+    spent = [cpu_s(plain), cpu_s([sys.executable, "-c", worker, json.dumps(child), json.dumps(job)])]
+    print(f"plain verify {spent[0]:.2f} s, the same in a fleet's worker {spent[1]:.2f} s of CPU")
+    assert store.status("k.alone")["state"] == "ok"
+    assert spent[1] - spent[0] < 2.0
+
+
+def cpu_s(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_a_hanging_child_is_stopped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

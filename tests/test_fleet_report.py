@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,3 +309,26 @@ def test_rows_of_an_older_store_lack_columns_only(store: Store, tmp_path: Path) 
         pq.write_table(pq.ParquetFile(path).read().drop_columns([*stores.SENSORS]), path)
     old = report.build(Store.open(tmp_path / "s"))
     assert old.pull == report.build(store).pull
+
+
+def test_a_report_over_ten_thousand_gpus_takes_less_than_twenty_seconds_and_two_gibibytes(tmp_path: Path) -> None:
+    """Forty metrics each; seconds of CPU, which other work on this machine disturbs least."""
+    examples = Path(__file__).resolve().parent.parent / "examples"
+    path = tmp_path / "s"
+    subprocess.run([sys.executable, str(examples / "simulated_store.py"), str(path), "10000"], check=True)
+    command = [sys.executable, "-m", "gpuassay", "fleet", "report", str(path), "--format", "html", "-o"]
+    # A process of its own, whose peak is that of the report alone.
+    watch = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+    watch += "r = resource.getrusage(resource.RUSAGE_CHILDREN); print(r.ru_utime + r.ru_stime, r.ru_maxrss)"
+    said = subprocess.run(
+        [sys.executable, "-c", watch, *command, str(tmp_path / "r.html")], check=True, capture_output=True, text=True
+    )
+    cpu_s, peak_kib = map(float, said.stdout.split())
+    assert cpu_s < 20
+    assert peak_kib < 2 * 2**20
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count('role="img"') == simulate.METRICS
+    wanted = {f"GPU-SIMULATED-{index:06d}" for index in range(10_000) if simulate.planted(index)}
+    pulled = set(re.findall(r'<a href="#gpu\d+">(GPU-SIMULATED-\d+)\.alone</a>', page))
+    assert len(wanted & pulled) >= 0.95 * len(wanted)
+    assert len(pulled - wanted) <= 0.05 * len(pulled)

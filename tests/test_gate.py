@@ -280,5 +280,13 @@ def test_the_kubernetes_job_gates_before_it_works() -> None:
     (first,) = pod["initContainers"]
     assert first["command"][:2] == ["gpuassay", "gate"]
     for container in (first, *pod["containers"]):
-        assert container["resources"]["limits"]["nvidia.com/gpu"] >= 1
+        assert int(container["resources"]["limits"]["nvidia.com/gpu"]) >= 1
         assert {"name", "image"} <= set(container)
+
+
+def test_the_kubernetes_job_passes_its_models() -> None:
+    """Types and required fields, as the Python client of Kubernetes has them; kubectl asks a cluster for its schema."""
+    client = pytest.importorskip("kubernetes.client")
+    import yaml
+
+    client.V1Job.from_dict(yaml.safe_load((EXAMPLES / "kubernetes-job.yaml").read_text()))

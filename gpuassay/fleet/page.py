@@ -22,7 +22,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1rem auto
   background: #fff; }
 table { border-collapse: collapse; } td, th { padding: .1rem .6rem; text-align: left; border-bottom: 1px solid #ccc; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-figure { display: inline-block; margin: .5rem; } summary { cursor: pointer; }
+figure { display: inline-block; width: 21rem; margin: .5rem; vertical-align: top; } summary { cursor: pointer; }
+figure svg { width: 100%; height: auto; } figcaption { font-size: .8rem; }
 .sim { background: #fff3b0; padding: .5rem; }
 details details { margin-left: 1.5rem; }
 </style></head><body><main>
