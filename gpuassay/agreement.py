@@ -38,6 +38,7 @@ class Finding:
 def findings(rounds: DataFrame, telemetry: DataFrame, record: Record) -> list[Finding]:
     """All disagreements of a run with samples."""
     found: list[Finding] = []
+    telemetry = telemetry.filter(["host_s", "sm_clock_hz", "temperature_c", "clock_event_reasons"])
     rounds = rounds[rounds["sm_id"].map(len) > 0]  # operations of the host carry no stamps to compare
     for name, group in rounds.groupby("metric", sort=False):
         metric = str(name)

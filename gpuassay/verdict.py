@@ -259,9 +259,8 @@ def _measurements(record: Record) -> list[tuple[str, Measured]]:
     # A chase runs on as few SMs as its question needs: it says nothing of how many there are.
     seen = stamps.sms(rounds[rounds["work_unit"] != "load"]["sm_id"])
     found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
-    for name in dict.fromkeys(rounds["metric"]) if len(rounds) else ():
-        of_metric = rounds[rounds["metric"] == name]
-        ours = of_metric[of_metric["toolchain"] == "cuda c++"]
+    for key, of_metric in rounds.groupby("metric", sort=False):
+        name, ours = str(key), of_metric[of_metric["toolchain"] == "cuda c++"]
         ours = ours if len(ours) else of_metric
         if not ours["sm_id"].map(len).any():
             found.append((name, measured.from_operation(ours, metric(name).unit == "s")))

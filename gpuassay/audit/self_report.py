@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .. import stamps
 from ..latency import GLOBALTIMER_STEP_S
 from ..links import line_rate
 from ..record import Record
@@ -124,7 +125,7 @@ def _pci_id(record: Record, sheet: Sheet | None, which: str) -> Row:
 
 def _sm_count(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     claim = _claimed(record, "count.sm")
-    seen = {int(sm) for ids in rounds["sm_id"] for sm in ids}
+    seen = stamps.sms(rounds["sm_id"])
     if claim is None or not seen:
         return _missing("count.sm", "both a claimed SM count and rounds with stamps", claim, "1")
     word: Word = "consistent" if len(seen) == int(claim) else "inconsistent"
@@ -135,7 +136,7 @@ def _sm_count(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
 def _cores(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     claim = _claimed(record, "count.core")
     lanes = CORES_PER_SM.get(str(_claimed(record, "compute_capability", "cuda.compute_capability")))
-    seen = {int(sm) for ids in rounds["sm_id"] for sm in ids}
+    seen = stamps.sms(rounds["sm_id"])
     if claim is None or lanes is None or not seen:
         return _missing("count.core", "a claimed number of cores, a known compute capability and stamps", claim, "1")
     word: Word = "consistent" if lanes * len(seen) == int(claim) else "inconsistent"

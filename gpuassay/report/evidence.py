@@ -180,19 +180,25 @@ def method(record: Record) -> Section:
         if k.get("variant") or metric(str(k["metric"])).curve_point is not None:
             continue  # the same kernel, on other data or another shape
         check = k["check"]
-        passed = "not checked" if check is None else "passed" if check["passed"] else "failed"
+        passed = "not checked" if check is None else "" if check["passed"] else "failed"
         work = "-" if k["operations_per_iteration"] is None else f"{k['operations_per_iteration']:g} {k['work_unit']}"
-        cubin = str(k["cubin_sha256"] or "-")[:12]
         name = str(k["metric"]) + ("" if k["toolchain"] == "cuda c++" else f": {k['toolchain']}")
-        rows.append((name, str(k["source"]), cubin, work, _instructions(k), passed))
-    columns = ("metric", "source", "cubin SHA-256", "work per iteration", "instructions of its loop", "result check")
+        cubin = str(k["cubin_sha256"] or "-")[:12]
+        rows.append((name, f"{k['source']}, {cubin}", f"{work}: {_instructions(k)}", passed))
+    columns = ("metric", "source, cubin SHA-256", "work per iteration: instructions of its loop", "result check")
     text = (
         "A rate is the declared work over the measured time; the work is counted in the machine code (`gpuassay "
-        "census`). Hashes of cubins are cut to 12 digits, and points of curves are left out; the record has all."
+        "census`). Hashes of cubins are cut to 12 digits, and points of curves are left out; the record has all. The "
+        "check of a kernel's results passed where nothing else is said."
     )
+    unlike = [place for place in range(len(columns)) if place < 3 or any(row[3] for row in rows)]
     tables = (
         _table("Sources of the kernels", ("source", "toolchain", "its SHA-256"), list(sources.values())),
-        _table("Kernels, in CUDA C++ where nothing else is said", columns, rows, (3,)),
+        _table(
+            "Kernels, in CUDA C++ where nothing else is said",
+            tuple(columns[place] for place in unlike),
+            [tuple(row[place] for place in unlike) for row in rows],
+        ),
     )
     return Section("method", "Method", (text,), tables)
 
@@ -221,14 +227,6 @@ def variants(judgement: Judgement, pictures: tuple[Picture, ...], unpublished: T
         ]
         columns = ("level: curve", "found", "interval", "claimed", "sheet")
         tables.append(_table("Sizes found in the curves over footprint", columns, rows, (1, 2, 3, 4)))
-    if judgement.hierarchy and judgement.hierarchy.sm_map:
-        found, width = judgement.hierarchy.sm_map, 16
-        grid: list[tuple[str, ...]] = [
-            (str(first), *(f"{100 * found[sm]:.1f}" if sm in found else "-" for sm in range(first, first + width)))
-            for first in range(0, max(found) + 1, width)
-        ]
-        headings = ("SM", *(f"+{place}" for place in range(width)))
-        tables.append(_table("L2 latency of each SM, in % of the mean", headings, grid, tuple(range(1, width + 1))))
     if judgement.variants:
         units = {verdict.metric: verdict.unit for verdict in judgement.verdicts}
         points = [
