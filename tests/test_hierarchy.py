@@ -259,7 +259,7 @@ def test_the_map_shows_which_sms_lie_far(relabelled: verify.Judgement) -> None:
     assert [shown[sm] for sm in range(132)] == pytest.approx(planted / planted.mean(), abs=0.001)
 
 
-def test_the_map_is_a_picture_a_table_and_a_line(relabelled: verify.Judgement) -> None:
+def test_the_map_is_a_picture_and_a_line(relabelled: verify.Judgement) -> None:
     from gpuassay import report
     from gpuassay.report import document
     from gpuassay.report.lab import Lab
@@ -267,10 +267,6 @@ def test_the_map_is_a_picture_a_table_and_a_line(relabelled: verify.Judgement) -
     found = relabelled.hierarchy.sm_map  # type: ignore[union-attr]
     made = document.build(relabelled, Lab())
     (section,) = [s for s in made.sections if s.key == "variants"]
-    (table,) = [t for t in section.tables if t.caption.startswith("L2 latency of each SM")]
-    cells = [cell.text for row in table.rows for cell in row[1:]]
-    assert cells[:132] == [f"{100 * found[sm]:.1f}" for sm in range(132)]
-    assert cells[132:] == ["-"] * 12
     (picture,) = [p for p in section.pictures if p.title == "L2 latency of each SM"]
     nearest = min(found, key=found.__getitem__)
     assert f"132 SMs: nearest SM {nearest} ({found[nearest]:.2%} of the mean)" in picture.alternative
