@@ -162,9 +162,13 @@ def _left_in_l2(record: Record, rounds: DataFrame) -> float:
 
 
 def _footprint_bytes(record: Record, rounds: DataFrame) -> float | None:
-    wanted = (rounds["metric"].iloc[0], rounds["toolchain"].iloc[0])
+    """Of the kernel line that these rounds belong to: points of a curve have lines, and footprints, of their own."""
+    first = rounds.iloc[0]
+    variant = first.get("variant")
+    wanted = (first["metric"], first["toolchain"], variant if isinstance(variant, str) else None)
     for kernel in record.kernels:
-        if (kernel["metric"], kernel["toolchain"]) == wanted and kernel.get("footprint_bytes"):
+        found = (kernel["metric"], kernel["toolchain"], kernel.get("variant"))
+        if found == wanted and kernel.get("footprint_bytes"):
             return float(kernel["footprint_bytes"])
     return None
 

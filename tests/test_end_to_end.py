@@ -11,6 +11,7 @@ import pytest
 import gpuassay
 from gpuassay import sustained, verify
 from gpuassay.kernels import KERNELS
+from gpuassay.verdict import Judgement
 
 Measure = Callable[..., Path]
 # What a quick run measures before its first tensor metric.
@@ -50,6 +51,15 @@ def test_a_standard_run_records_every_kernel_of_the_part(fake_run: Measure, capf
     assert re.search(r"\[(\d+)/\1\]", progress)
     assert all(metric in progress for metric, _ in wanted)
     assert "passed" in path.with_suffix(".log").read_text(encoding="utf-8")
+
+
+def test_a_curve_over_footprints_says_nothing_of_the_whole_memory(judged: Callable[..., Judgement]) -> None:
+    """Its small arrays stay in L2; what is judged is far larger, and its uncertainty is its own."""
+    verdicts = {v.metric: v for v in judged(profile="standard").verdicts}
+    for name in ("memory.read", "memory.write"):
+        left_in_l2 = next(t for t in verdicts[name].budget if t.name == "left in L2 by the pass before")
+        assert left_in_l2.relative < 0.01
+        assert verdicts[name].verdict == "conforms"
 
 
 def test_stamps_give_the_clock_and_the_rate_of_the_part(fake_run: Measure) -> None:
