@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .declare import CLUSTER_ARCHITECTURES, VECTOR_ARCHITECTURES, ArithmeticKernel, MemoryKernel
-from .memory import Read, Write
+from .memory import STREAMING, Read, Write
 
 PLACES, WORDS, ACCESSES = 2, 4, 16
 L2_FOOTPRINT_BYTES = 12 * 2**20  # inside the L2 of every part from compute capability 8.0 on, and inside one partition
@@ -77,17 +77,7 @@ _RESIDENT: dict[str, Any] = {
     "work_per_iteration": ACCESSES * 1024 * 16,
     "output": np.uint32,
 }
-_L2: dict[str, Any] = {
-    "toolchain": "cuda c++",
-    "source": "memory.cu",
-    "architectures": VECTOR_ARCHITECTURES,
-    "threads": 512,
-    "blocks_per_sm": 2,
-    "work_unit": "B",
-    "work_per_iteration": 65536,
-    "chunk_bytes": 512 * 8 * 16,
-    "footprint_bytes": L2_FOOTPRINT_BYTES,
-}
+_L2: dict[str, Any] = STREAMING | {"work_per_iteration": 65536, "footprint_bytes": L2_FOOTPRINT_BYTES}
 
 CACHE_KERNELS: tuple[ArithmeticKernel | MemoryKernel, ...] = (
     CacheRead(metric="shared.read", symbol="shared_read", instructions={"LDS.128": ACCESSES}, **_RESIDENT),

@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .declare import VECTOR_ARCHITECTURES, MemoryKernel
-from .memory import Read, Write
+from .declare import MemoryKernel
+from .memory import STREAMING, Read, Write
 
 MAPPED_BYTES = 256 * 2**20  # 5 ms at PCIe 5.0 x16, and at least twice every L2
 
-_MAPPED: dict[str, Any] = {
-    "toolchain": "cuda c++",
-    "source": "memory.cu",
-    "architectures": VECTOR_ARCHITECTURES,
-    "threads": 512,
-    "blocks_per_sm": 2,
-    "work_unit": "B",
+_MAPPED: dict[str, Any] = STREAMING | {
     "work_per_iteration": 65536,
-    "chunk_bytes": 512 * 8 * 16,
     "footprint_bytes": MAPPED_BYTES,
     "host_memory": True,
 }

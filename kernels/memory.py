@@ -112,7 +112,8 @@ def numba_pattern(index: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     return np.uint64(0x3F8000003F800000) | (h & np.uint64(0x007FFFFF007FFFFF))
 
 
-_CUDA: dict[str, Any] = {
+# Of every kernel in memory.cu that passes over arrays in chunks.
+STREAMING: dict[str, Any] = {
     "toolchain": "cuda c++",
     "source": "memory.cu",
     "architectures": VECTOR_ARCHITECTURES,
@@ -132,7 +133,7 @@ _NUMBA: dict[str, Any] = {
 }
 
 # Each word is read from shared memory once, where a bulk copy has put it: what the sum lacks was not copied.
-_TMA: dict[str, Any] = _CUDA | {
+_TMA: dict[str, Any] = STREAMING | {
     "source": "memory_tma.cu",
     "architectures": CLUSTER_ARCHITECTURES,
     "threads": 256,
@@ -148,7 +149,7 @@ MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
         work_per_iteration=4 * 65536,
         instructions={"LDG.E.128": 24, "STG.E.128": 8},
         input_arrays=3,
-        **_CUDA | {"blocks_per_sm": 1},
+        **STREAMING | {"blocks_per_sm": 1},
     ),
     Read(
         metric="memory.read_tma",
@@ -166,14 +167,14 @@ MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
         instructions={"LDG.E.128": 8},
         input_arrays=1,
         output_is_sum=True,
-        **_CUDA,
+        **STREAMING,
     ),
     Write(
         metric="memory.write",
         symbol="memory_write",
         work_per_iteration=65536,
         instructions={"STG.E.128": 8},
-        **_CUDA,
+        **STREAMING,
     ),
     Copy(
         metric="memory.copy",
@@ -181,7 +182,7 @@ MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
         work_per_iteration=2 * 65536,
         instructions={"LDG.E.128": 8, "STG.E.128": 8},
         input_arrays=1,
-        **_CUDA,
+        **STREAMING,
     ),
     Triad(
         metric="memory.triad",
@@ -190,7 +191,7 @@ MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
         instructions={"LDG.E.128": 16, "STG.E.128": 8},
         input_arrays=2,
         word=np.float32,
-        **_CUDA,
+        **STREAMING,
     ),
     Read(
         metric="memory.read",

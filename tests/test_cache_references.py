@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_array import Array
 
 from gpuassay.cuda import CudaWorkload
 from gpuassay.kernels import ArithmeticKernel, Check, kernels_for
@@ -51,17 +52,6 @@ def test_a_reference_is_what_an_emulation_leaves(metric: str) -> None:
     assert Check.compare(right, expected, bound).passed
     short = [emulated(metric, inputs, 8, rank, 2) for rank in range(kernel.cluster)]
     assert not Check.compare(np.array(short, np.uint32).ravel(), expected, bound).passed
-
-
-class Array(np.ndarray):
-    """A NumPy array that stands for one on the device."""
-
-    def get(self) -> np.ndarray:
-        return np.asarray(self).copy()
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(memset=lambda byte, size: self.view(np.uint8).fill(byte))
 
 
 class StandIn:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_array import Array
 
 from gpuassay.cuda_mapped import MappedWorkload
 from gpuassay.device import ITERATIONS, Mark
@@ -17,17 +18,6 @@ from gpuassay.kernels.links import MAPPED_BYTES
 from gpuassay.kernels.memory import cuda_pattern
 
 LINK_BYTES_PER_S = 50e9
-
-
-class Array(np.ndarray):
-    """A NumPy array that stands for one on the device."""
-
-    def get(self) -> np.ndarray:
-        return np.asarray(self).copy()
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(memset=lambda byte, size: self.view(np.uint8).fill(byte))
 
 
 class StandIn:
