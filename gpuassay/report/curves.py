@@ -180,6 +180,9 @@ def series(figure: Any, _: Judgement, record: Record) -> str:
         dots(axes[0], of_metric["start_host_s"] - start, share, color=LINES[place % 6], label=name)
     if names:
         axes[0].set_ylabel("rate, %")
+        of_any = rounds[rounds["metric"].isin(names)]
+        first, last = of_any["start_host_s"].min() - start, of_any["start_host_s"].max() - start
+        axes[0].set_xlim(first - 0.1 * (last - first), last + 0.1 * (last - first))  # all axes share it
         axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0, handlelength=1)
     for row, (column, label, factor) in zip(axes[bool(names) :], held, strict=True):
         row.plot(telemetry["host_s"] - start, telemetry[column] / factor, color=LINES[0], linewidth=1.1)

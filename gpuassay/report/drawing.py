@@ -47,7 +47,6 @@ def style() -> dict[str, Any]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
-        "path.simplify": False,
         "xtick.color": INK,
         "ytick.color": INK,
         "xtick.minor.visible": False,
@@ -72,7 +71,8 @@ def dots(axes: Any, x: Any, y: Any, **rest: Any) -> None:
     pairs = [
         np.column_stack([values, values, np.full(len(values), np.nan)]).ravel() for values in map(np.asarray, (x, y))
     ]
-    axes.plot(*pairs, solid_capstyle="round", linewidth=3, **rest)
+    (line,) = axes.plot(*pairs, solid_capstyle="round", linewidth=3, **rest)
+    line.get_path().should_simplify = False  # which would leave strokes without length out
 
 
 def panels(figure: Any, heights: list[float], left: float, right: float, gap: float = 0.25) -> list[Any]:
