@@ -218,7 +218,7 @@ class FakeDevice:
         self.sticky = None
         self.asked = 0
         self.rng = np.random.default_rng(20261123)
-        self.now_s = 0.0  # the fake's own time, never ahead of the host's
+        self.now_s = 0.0  # the fake's own time, never ahead of the host's, and with it when a benchmark begins
         self.zero_s = time.monotonic()
 
     def claims(self):
@@ -303,6 +303,7 @@ class FakeDevice:
             raise DeviceError(self.model.refused[kernel.metric])
         if kernel.metric == "memory.triad" and kernel.metric not in self.model.rates:
             raise DeviceError("FAKE: out of memory")
+        self.now_s = max(self.now_s, time.monotonic() - self.zero_s)  # or its rounds lie before their telemetry
         if kernel.work_unit == "load":
             return FakeChase(self, kernel, footprint_bytes or kernel.usual_footprint_bytes)
         workload = FakeWorkload(self, kernel, round_s or ROUND_S, sms or self.sm_count)
