@@ -32,10 +32,10 @@ __all__ = [
 
 Reading = float | int | list[int] | None
 
-DEFAULT_INTERVAL_S = 0.05
+DEFAULT_INTERVAL_S = 0.1
 """Used where the device has no energy counter whose updates could be timed."""
 SHORTEST_INTERVAL_S = 0.02
-LONGEST_INTERVAL_S = 0.05  # a burst lasts a few tenths of a second, and its clock-event reasons must be seen
+LONGEST_INTERVAL_S = 0.1  # a burst lasts a few tenths of a second, and its clock-event reasons must be seen
 _STOP_TIMEOUT_S = 5.0
 
 CLOCK_EVENT_REASONS: dict[int, str] = {
@@ -97,7 +97,7 @@ def update_interval(
         poll_s: the pause between two looks.
 
     Returns:
-        The median time between two changes within the budget, clipped to 0.02..0.05 s.  Fewer
+        The median time between two changes within the budget, clipped to 0.02..0.1 s.  Fewer
         than two changes: the budget itself, since the counter is about that slow or slower.
         `DEFAULT_INTERVAL_S` without a counter.
 
