@@ -83,7 +83,7 @@ def _median_of_others(x: Series[Any], group: Series[Any]) -> tuple[Series[Any], 
         return values[np.minimum(start + place + (place >= rank), len(values) - 1)]
 
     middle = np.maximum(left - 1, 0) // 2, left // 2
-    medians = np.where(left > 0, (other(middle[0]) + other(middle[1])) / 2, np.nan)
+    medians = np.where(left > 0, other(middle[0]) / 2 + other(middle[1]) / 2, np.nan)  # no sum that overflows
     back = np.empty(len(order), int)
     back[order] = np.arange(len(order))
     return pd.Series(medians[back], x.index), pd.Series(left[back], x.index)
