@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +70,16 @@ def row(record: Record, sheet: Sheet | None) -> Row:
     details = {"capabilities": [c.__dict__ for c in census], "unprinted": more if sheet is not None else []}
     word: Word = "inconsistent" if wrong or denied else "consistent" if sheet is not None else "not observable"
     return Row("capabilities", word, text, None, counts["works"], 0.0, "1", details)
+
+
+def grouped(census: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """(answer, by which kernel or call, the functions with what the sheet prints of each) of a row's details: a hundred
+    functions have a handful of answers."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for c in census:
+        printed = f" ({c['sheet']})" if c["sheet"] else ""
+        found.setdefault((str(c["answer"]), str(c["by"])), []).append(f"{c['name']}{printed}")
+    return [(answer, by, ", ".join(names)) for (answer, by), names in found.items()]
 
 
 def _of_check(record: Record) -> Iterator[Capability]:

@@ -34,20 +34,15 @@ def table(rows: Sequence[Row], *, untested: bool = True) -> RenderableType:
     parts += [Text(printable(f"  {row.check}: {row.text}")) for row in rows if row.verdict == "inconsistent"]
     census = [c for row in rows if row.check == "capabilities" for c in row.details.get("capabilities", ())]
     if untested and census:
-        parts += ["", Text("Functions that were tried, beside the sheet", style="bold"), _census(census), ""]
+        parts += ["", Text("Functions that were tried, beside the sheet", style="bold"), *_census(census), ""]
     parts += [Text(LIMITS, style="dim")]
     return Group(*parts)
 
 
-def _census(census: Sequence[dict[str, Any]]) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for name in ("  function", "answer", "sheet", "by which kernel or call"):
-        made.add_column(name, justify="right" if name == "sheet" else "left")
-    for c in census:
-        made.add_row(
-            *(Text(printable(str(text))) for text in (f"  {c['name']}", c["answer"], c["sheet"] or "-", c["by"]))
-        )
-    return made
+def _census(census: Sequence[dict[str, Any]]) -> list[RenderableType]:
+    from .capabilities import grouped  # which imports CUDA's kernels
+
+    return [Text(printable(f"  {answer}, {by}: {names}")) for answer, by, names in grouped(census)]
 
 
 def _value(value: Any, unit: str | None) -> str:

@@ -266,6 +266,7 @@ def other_gpus(judgement: Judgement) -> Iterable[Section]:
 def honesty(judgement: Judgement) -> Section:
     """The audit's rows: what the device says of itself against what was measured."""
     from ..audit import LIMITS
+    from ..audit.capabilities import grouped
 
     def value(found: object, unit: str | None) -> str:
         if found is None:
@@ -289,15 +290,11 @@ def honesty(judgement: Judgement) -> Section:
     columns = ("check", "answer", "claim", "measured", "U", "what was touched, and what a disagreement would mean")
     caption = "What the device says of itself, and what was measured"
     tables = [replace(_table(caption, columns, rows, (2, 3, 4)), note=True)] if rows else []
-    tried = [
-        (str(c["name"]), str(c["answer"]), c["sheet"] or "-", str(c["by"]))
-        for r in judgement.audit
-        if r.check == "capabilities"
-        for c in r.details.get("capabilities", ())
-    ]
+    tried = [c for r in judgement.audit if r.check == "capabilities" for c in r.details.get("capabilities", ())]
     if tried:
-        headings = ("function", "answer", "sheet", "by which kernel or call")
-        tables.append(_table("Functions that were tried, beside the sheet", headings, tried, (2,)))
+        headings = ("answer", "by which kernel or call", "functions, and what the sheet prints")
+        functions = _table("Functions that were tried, beside the sheet", headings, grouped(tried))
+        tables.append(replace(functions, note=True))
     return Section("audit", "Honesty audit", (LIMITS,), tuple(tables))
 
 

@@ -6,9 +6,12 @@ import base64
 import re
 from importlib.resources import files
 
+from rich.cells import cell_len
+
 from .drawing import ON_DARK
 from .model import Document, Table
 
+LETTERS = 120  # of a table's size beside each other on an A4 page
 LABELS = {"identification": "Identification", "contents": "Contents"}  # the page's own words
 
 
@@ -39,10 +42,17 @@ def write(document: Document, *, dark: bool = True) -> str:
 
 def _widths(table: Table) -> list[str]:
     """Each column's share of the width on paper, by its longest texts: measuring every cell takes a PDF ten times as
-    long. A note stands under its row."""
+    long. Words alone may break, so the others keep what they need. A note stands under its row."""
     columns = list(zip(table.columns, *([cell.text for cell in row] for row in table.rows), strict=True))
     columns = columns[:-1] if table.note else columns
-    weights = [min(60, max(6, *(len(text) for text in texts))) for texts in columns]
+    stiff = {0, *table.numeric}
+    need = [
+        max(max(map(cell_len, heading.split()), default=0), *map(cell_len, texts), 6) + 2 for heading, *texts in columns
+    ]
+    soft = sum(min(60, width) for place, width in enumerate(need) if place not in stiff)
+    left = LETTERS - sum(width for place, width in enumerate(need) if place in stiff)
+    shrink = min(1.0, max(left, 0.3 * LETTERS) / soft) if soft else 1.0
+    weights = [width if place in stiff else min(60, width) * shrink for place, width in enumerate(need)]
     return [f"{100 * weight / sum(weights):.1f}%" for weight in weights]
 
 
