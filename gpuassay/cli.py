@@ -23,7 +23,15 @@ from .cli_compare import compare, history
 from .cli_fleet import fleet, gate
 from .cli_record import record
 from .cli_report import report
-from .cli_shared import decision_options, exit_code, language_option, measure_device, print_judgement, speaker
+from .cli_shared import (
+    decision_options,
+    details_option,
+    exit_code,
+    language_option,
+    measure_device,
+    print_judgement,
+    speaker,
+)
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
 from .exit_codes import CONFORMS, DIFFERS, NO_GPU, fail
@@ -121,6 +129,7 @@ def cli() -> None:
 )
 @decision_options
 @language_option
+@details_option
 @click.option(
     "--json",
     "as_json",
@@ -138,6 +147,7 @@ def verify(
     confidence: float,
     guard: float,
     lang: str,
+    details: bool,
     as_json: bool,
 ) -> None:
     """Measure a GPU and hold it against its sheet.
@@ -168,7 +178,7 @@ def verify(
         fail(said(str(error) + (f" The record is kept: {path}" if path and replay is None else "")))
     if replay is not None:
         _say_replayed(judgement, said)
-    print_judgement(judgement, as_json, lang)
+    print_judgement(judgement, as_json, lang, details)
     if not as_json:
         click.echo("\n" + said(f"Record: {path}"))
     sys.exit(exit_code(judgement, require))

@@ -110,7 +110,14 @@ def _part(device: int) -> str:
     return str(claims.get("name", "gpu"))
 
 
-def print_judgement(judgement: Judgement, as_json: bool, lang: str = "en") -> None:
+details_option = click.option(
+    "--details",
+    is_flag=True,
+    help="Also what no sheet judges: every metric, curves, attribution, and why this sheet.",
+)
+
+
+def print_judgement(judgement: Judgement, as_json: bool, lang: str = "en", details: bool = False) -> None:
     """The terminal report, or one JSON document."""
     if as_json:
         click.echo(json.dumps(judgement.to_json(), indent=2, allow_nan=False))
@@ -120,6 +127,6 @@ def print_judgement(judgement: Judgement, as_json: bool, lang: str = "en") -> No
     from .report.language import translated_lines
 
     try:
-        report.console().print(translated_lines(report.judgement(judgement), lang))
+        report.console().print(translated_lines(report.judgement(judgement, details), lang))
     except MissingExtra as error:
         fail(str(error))

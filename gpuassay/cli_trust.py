@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_shared import decision_options, exit_code, measure_device, print_judgement
+from .cli_shared import decision_options, details_option, exit_code, measure_device, print_judgement
 from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, fail
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     help="delivered: the exit code also follows the absolute values against the printed figures.",
 )
 @decision_options
+@details_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def judge(file: str, against: str, require: str, confidence: float, guard: float, as_json: bool) -> None:
+def judge(file: str, against: str, require: str, confidence: float, guard: float, details: bool, as_json: bool) -> None:
     """Judge figures that others measured.
 
     FILE is CSV with the columns metric, value, unit, and where known standard_uncertainty (same unit), sm_clock_hz,
@@ -54,7 +55,7 @@ def judge(file: str, against: str, require: str, confidence: float, guard: float
         judgement = judge_figures(read(file), load(against), Rule(confidence, guard))
     except (FiguresError, SheetError) as error:
         fail(str(error))
-    print_judgement(judgement, as_json)
+    print_judgement(judgement, as_json, details=details)
     sys.exit(exit_code(judgement, require))
 
 

@@ -256,7 +256,7 @@ class Targets:
 
 def render(judgement: Judgement) -> None:
     json.dumps(judgement.to_json(), allow_nan=False)
-    Console(file=io.StringIO(), width=100).print(terminal.judgement(judgement))
+    Console(file=io.StringIO(), width=100).print(terminal.judgement(judgement, details=True))
     html.write(document.build(judgement, Lab(), draw=False))
 
 

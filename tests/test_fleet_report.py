@@ -300,6 +300,14 @@ def test_rows_that_no_run_of_ours_wrote_are_refused(store: Store, tmp_path: Path
         report.build(Store.open(tmp_path / "s"))
 
 
+def test_a_file_of_rows_whose_columns_are_no_text_is_refused(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "s")
+    target = next((tmp_path / "s").rglob("rows/**/*.parquet"))
+    target.write_bytes(target.read_bytes().replace(b"metric", b"m\xa9tric"))
+    with pytest.raises(stores.StoreError, match=target.name):
+        report.build(Store.open(tmp_path / "s"))
+
+
 def test_rows_of_an_older_store_lack_columns_only(store: Store, tmp_path: Path) -> None:
     """The sensors' columns are younger than schema gpuassay.fleet/1."""
     import pyarrow.parquet as pq

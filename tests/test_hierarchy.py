@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import gpuassay
 from gpuassay import hierarchy, report, verify
 from gpuassay.hierarchy import Hierarchy, Point, Size
 from gpuassay.knees import FEWEST_POINTS, _gradual, knees
+from gpuassay.metrics import metric
 from gpuassay.sheets import load
 from gpuassay.suites.test_latency import FOOTPRINTS
 
@@ -239,8 +241,29 @@ def test_the_report_has_the_sizes(relabelled: verify.Judgement) -> None:
     text = capture.get()
     assert "Sizes found" in text
     assert "TLB reach" in text
+    with console.capture() as capture:
+        console.print(report.judgement(relabelled, details=True))
     # A latency is no rate: no row of its curve among the variants.
-    assert "load/s" not in text
+    assert "load/s" not in capture.get()
+
+
+def test_the_terminal_shows_what_the_sheet_judges_and_counts_the_rest(relabelled: verify.Judgement) -> None:
+    console = Console(width=160)
+    shown = []
+    for details in (False, True):
+        with console.capture() as capture:
+            console.print(report.judgement(relabelled, details))
+        shown.append(capture.get())
+    short, whole = shown
+    printed = {v.metric for v in relabelled.verdicts if v.published_text is not None and v.verdict != "not published"}
+    others = [v for v in relabelled.verdicts if v.verdict == "not published"]
+    names = set(re.findall(r"^(\S+\.\S+) ", short, re.MULTILINE))
+    assert printed <= names
+    assert not names & {v.metric for v in others}
+    assert f"Not shown: {len(others)} metrics that the sheet does not print" in short
+    assert len(short.splitlines()) < 100
+    assert {v.metric for v in others if metric(v.metric).headline} <= set(re.findall(r"^\s*(\S+)", whole, re.MULTILINE))
+    assert "Not shown" not in whole
 
 
 def test_the_json_has_sizes_and_curves_and_not_the_private_map(relabelled: verify.Judgement) -> None:
@@ -272,7 +295,7 @@ def test_the_map_is_a_picture_and_a_line(relabelled: verify.Judgement) -> None:
     assert f"132 SMs: nearest SM {nearest} ({found[nearest]:.2%} of the mean)" in picture.alternative
     printed = report.console()
     with printed.capture() as captured:
-        printed.print(report.judgement(relabelled))
+        printed.print(report.judgement(relabelled, details=True))
     assert f"nearest SM {nearest}" in captured.get()
 
 

@@ -81,7 +81,8 @@ def test_numbers_are_the_same_in_both(judgement: Judgement) -> None:
 
 def test_the_chinese_terminal_has_no_english_sentence(judgement: Judgement) -> None:
     console = Console(width=400, file=io.StringIO())
-    console.print(language.translated_lines(report.judgement(judgement), "zh"))
+    for details in (False, True):
+        console.print(language.translated_lines(report.judgement(judgement, details), "zh"))
     shown = console.file.getvalue()
     assert [line for line in shown.splitlines() if ENGLISH.search(line)] == []
 

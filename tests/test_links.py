@@ -100,7 +100,7 @@ def test_links_and_launches_reach_verdict_and_report(links_run: Measure) -> None
     judgement = verify.judge_record(path, None)
     printed = report.console()
     with printed.capture() as captured:
-        printed.print(report.judgement(judgement))
+        printed.print(report.judgement(judgement, details=True))
     assert "Launch, asynchronous" in captured.get() or "launch.async" in captured.get()
     assert "nan" not in captured.get().lower()
     verdicts = {v.metric: v for v in judgement.verdicts}

@@ -27,7 +27,7 @@ def of(judgement: Judgement, metric: str) -> Verdict:
 
 def printed(judgement: Judgement) -> str:
     console = Console(width=160, file=io.StringIO())
-    console.print(report.judgement(judgement))
+    console.print(report.judgement(judgement, details=True))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 

@@ -223,7 +223,7 @@ def _pieces(path: Path, wanted: Any) -> Iterator[Any]:
                 yield table
     except FileNotFoundError:
         return
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a column's name may be no UTF-8 either
         raise StoreError(
             f"{path} holds no rows that can be read ({error}): remove it and its GPU's file in status/, and "
             "`fleet run --resume` measures that GPU again"

@@ -35,72 +35,79 @@ STYLES = {
 }
 
 
-def judgement(result: Judgement) -> RenderableType:
-    """The whole terminal report."""
+def judgement(result: Judgement, details: bool = False) -> RenderableType:
+    """The terminal report: what a sheet judges and what calls for a look; with `details` all else that was found."""
+    shown = [v for v in result.verdicts if metric(v.metric).headline and (details or _judged(v))]
     parts: list[RenderableType] = [
         Text(result.summary, style=_summary_style(result)),
         Text(_provenance(result), style="dim"),
         "",
-        _table(result),
+        _table(shown),
     ]
-    curves = _curves(result)
-    if curves is not None:
-        parts += [
-            "",
-            Text("Rate per clock and SM over the shape of wgmma, of the rate at n = 256", style="bold"),
-            curves,
-        ]
-    reasons = [(v.metric, v.reason) for v in _headlines(result) if v.reason]
-    if reasons:
-        parts += ["", Text("Why", style="bold"), _pairs(reasons)]
-    if result.variants:
-        parts += ["", Text("Curves and variants (judged by no sheet)", style="bold"), _variants(result)]
+    if details and (curves := _curves(result)) is not None:
+        parts += _part("Rate per clock and SM over the shape of wgmma, of the rate at n = 256", curves)
+    if reasons := [(v.metric, v.reason) for v in shown if v.reason]:
+        parts += _part("Why", _pairs(reasons))
+    if details and result.variants:
+        parts += _part("Curves and variants (judged by no sheet)", _variants(result))
     if result.hierarchy is not None and result.hierarchy.sizes:
-        parts += [
-            "",
-            Text("Sizes found (by the knees of curves over footprint)", style="bold"),
-            _sizes(result.hierarchy),
-        ]
-    if result.hierarchy is not None and result.hierarchy.sm_map:
-        parts += ["", Text("Distance of each SM to L2", style="bold"), Text(f"  {spread(result.hierarchy.sm_map)}")]
-    parts += _peers(result)
+        parts += _part("Sizes found (by the knees of curves over footprint)", _sizes(result.hierarchy))
+    if details and result.hierarchy is not None and result.hierarchy.sm_map:
+        parts += _part("Distance of each SM to L2", Text(f"  {spread(result.hierarchy.sm_map)}"))
+    parts += _peers(result, details)
     differing = [v for v in result.verdicts if v.attribution and v.delivered_verdict in ("below", "above")]
-    if differing:
-        parts += [
-            "",
-            Text("Where the difference to the printed figure comes from", style="bold"),
-            _waterfall(differing),
-        ]
-    if result.findings:
-        parts += [
-            "",
-            Text("Findings", style="bold"),
-            _pairs([(f"{f.severity}: {f.code}", f.text) for f in result.findings]),
-        ]
+    if details and differing:
+        parts += _part("Where the difference to the printed figure comes from", _waterfall(differing))
+    if found := [f for f in result.findings if details or f.severity != "info"]:
+        parts += _part("Findings", _pairs([(f"{f.severity}: {f.code}", f.text) for f in found]))
     if result.audit:
         from ..audit.show import table
 
-        title = "What the device says of itself (gpuassay audit)"
-        parts += ["", Text(title, style="bold"), table(result.audit, untested=False)]
-    others = [(v.metric, said) for v in result.verdicts if (said := _acceptance(result, v))]
-    if others:
-        parts += ["", Text("What NVIDIA's own acceptance line would have said", style="bold"), _pairs(others)]
+        parts += _part("What the device says of itself (gpuassay audit)", table(result.audit, untested=False))
+    parts += _about_the_sheet(result) if details else ["", Text(_left_out(result, shown))]
+    decision = (
+        "verdict: capability, that is work per clock and SM (bandwidth: of nominal) against the silicon or its "
+        "cap. delivered: the absolute rate against the printed figure. Both are corrected for what a good part "
+        f"attains. Decision rule: {result.rule.text}. {_multiplicity(result)}"
+    )
+    return Group(*parts, "", Text(decision, style="dim"))
+
+
+def _judged(v: Verdict) -> bool:
+    """Whether the sheet speaks of it."""
+    return v.verdict != "not published" and (v.verdict != "not measured" or v.published_text is not None)
+
+
+def _part(title: str, *shown: RenderableType) -> list[RenderableType]:
+    return ["", Text(title, style="bold"), *shown]
+
+
+def _left_out(result: Judgement, shown: Sequence[Verdict]) -> str:
+    """What `details` adds, in one line."""
+    names = {v.metric for v in shown}
+    others = [v for v in result.verdicts if v.metric not in names]
+    unmeasured = sum(v.verdict == "not measured" for v in others)
+    told = sum(f.severity == "info" for f in result.findings)
+    counts = (
+        (len(others) - unmeasured, "metrics that the sheet does not print"),
+        (unmeasured, "metrics that were not measured"),
+        (told, "findings for information"),
+    )
+    counted = ", ".join(f"{count} {what}" for count, what in counts if count) or "why this sheet"
+    return f"Not shown: {counted}. --details shows all there is; `gpuassay report` writes it as a document."
+
+
+def _about_the_sheet(result: Judgement) -> list[RenderableType]:
+    """What others would make of the figures, and why this sheet."""
+    parts: list[RenderableType] = []
+    if others := [(v.metric, said) for v in result.verdicts if (said := _acceptance(result, v))]:
+        parts += _part("What NVIDIA's own acceptance line would have said", _pairs(others))
     tested = rules.of_judgement(result).independent_test()
-    parts += ["", Text("Figures of an independent test by 91 FR 1684 (arithmetic, not legal advice)", style="bold")]
-    parts += [_pairs([(f.quantity, f"{f.text} {f.basis or ''}; {a.text}: {a.words}") for f, a in tested])]
+    figures = _pairs([(f.quantity, f"{f.text} {f.basis or ''}; {a.text}: {a.words}") for f, a in tested])
+    parts += _part("Figures of an independent test by 91 FR 1684 (arithmetic, not legal advice)", figures)
     if result.choice:
-        parts += ["", Text(f"Why the {result.sheet.name} sheet", style="bold")]
-        parts += [Text(f"  {line}") for line in result.choice]
-    parts += [
-        "",
-        Text(
-            "verdict: capability, that is work per clock and SM (bandwidth: of nominal) against the silicon or its "
-            "cap. delivered: the absolute rate against the printed figure. Both are corrected for what a good part "
-            f"attains. Decision rule: {result.rule.text}. {_multiplicity(result)}",
-            style="dim",
-        ),
-    ]
-    return Group(*parts)
+        parts += _part(f"Why the {result.sheet.name} sheet", *(Text(f"  {line}") for line in result.choice))
+    return parts
 
 
 def _summary_style(result: Judgement) -> str:
@@ -138,11 +145,12 @@ def _variants(result: Judgement) -> Table:
     return table
 
 
-def _peers(result: Judgement) -> list[RenderableType]:
-    """A matrix per way over the pairs of GPUs; nothing where the run asked for no peer."""
-    if not any(v.metric.startswith("peer.") for v in result.verdicts):
-        return []
+def _peers(result: Judgement, details: bool) -> list[RenderableType]:
+    """A matrix per way over the pairs of GPUs; nothing where the run asked for no peer, or has one GPU and no
+    `details`."""
     found = peers.matrices(result.verdicts)
+    if not found and not (details and any(v.metric.startswith("peer.") for v in result.verdicts)):
+        return []
     parts: list[RenderableType] = [
         "",
         Text("Other GPUs", style="bold"),
@@ -214,7 +222,7 @@ def _provenance(result: Judgement) -> str:
     return f"Measured {str(run['started'])[:10]} by {run['instrument']}, run {str(run['run_id'])[:8]}. {sheet}"
 
 
-def _table(result: Judgement) -> Table:
+def _table(shown: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (
         "metric",
@@ -230,16 +238,11 @@ def _table(result: Judgement) -> Table:
             name,
             justify="left" if name in ("metric", "verdict", "delivered") else "right",
             # A narrow terminal may wrap a verdict, but must not cut a metric's name.
-            min_width=max((len(v.metric) for v in _headlines(result)), default=0) if name == "metric" else None,
+            min_width=max((len(v.metric) for v in shown), default=0) if name == "metric" else None,
         )
-    for verdict in _headlines(result):
+    for verdict in shown:
         table.add_row(*_row(verdict))
     return table
-
-
-def _headlines(result: Judgement) -> list[Verdict]:
-    """Everything but the points of curves and the cells of matrices, which would drown it."""
-    return [v for v in result.verdicts if metric(v.metric).headline]
 
 
 def _curves(result: Judgement) -> Table | None:
