@@ -49,6 +49,12 @@ def test_clean_sms_are_consistent() -> None:
     for _ in range(3):
         tally.add(range(SMS), digests(outputs), outputs.size)
     assert row("vector.fp32", tally).verdict == "consistent"
+    assert "°C" not in row("vector.fp32", tally).text
+    tally.temperatures_c = [34.0, None]
+    assert "°C" not in row("vector.fp32", tally).text
+    tally.temperatures_c = [34.0, 61.0]
+    assert "; from 34 to 61 °C; " in row("vector.fp32", tally).text
+    assert row("vector.fp32", tally).details["temperatures_c"] == [34.0, 61.0]
     assert row("vector.fp32", Tally()).verdict == "not tested"
 
 

@@ -233,7 +233,7 @@ def audit_rows() -> Iterator[Row]:
         outcome = memory.Outcome(1000, errors, [(1, 2)] * count)
         yield memory.capacity_row(outcome, 8000, 9000)
         yield memory_run.counters_row({"corrected": 0, "uncorrected": 0}, {"corrected": 1, "uncorrected": count})
-        tally = determinism.Tally()
+        tally = determinism.Tally(temperatures_c=[34.0, 61.0])
         for _ in range(2):
             tally.add(range(4), [b"a", b"a", b"a", b"b" if count else b"a"], 4)
         yield determinism.row("tensor.bf16", tally)

@@ -2,7 +2,8 @@
 
 Every block of an arithmetic kernel computes on the same operands, so all blocks of all launches must leave the same
 bits. Each block's output is digested; the digest that most blocks share is right, and an SM that ever left another is
-named. The part warms up under its own load. An error that the rounding of a later sum swallows does not show; in
+named. The part warms up under its own load, from the first metric on, and each row says from and to which temperature.
+An error that the rounding of a later sum swallows does not show; in
 integers every one does.
 """
 
@@ -33,6 +34,7 @@ class Tally:
     blocks: Counter[bytes] = field(default_factory=Counter)
     by_sm: dict[int, Counter[bytes]] = field(default_factory=dict)
     first_seen: dict[bytes, int] = field(default_factory=dict)
+    temperatures_c: list[float | None] = field(default_factory=list)  # before the first launch, after the last
 
     def add(self, sm_ids: Iterable[int], digests: Sequence[bytes], words: int) -> None:
         """One launch: block i ran on sm_ids[i] and left digests[i]; `words` of output in all."""
@@ -66,8 +68,15 @@ def row(metric: str, tally: Tally) -> Row:
     if faulty:
         named = ", ".join(f"SM {sm} in {count} of {tally.by_sm[sm].total()} blocks" for sm, count in faulty.items())
         text += f"; other bits than most blocks left: {named}"
+    warmed = tally.temperatures_c if None not in tally.temperatures_c else []
+    text += f"; from {warmed[0]:g} to {warmed[-1]:g} °C" if warmed else ""
     text += "; a difference means that an SM computes wrongly at times."
-    details = {"launches": tally.launches, "words": tally.words, "faulty_sms": {str(sm): n for sm, n in faulty.items()}}
+    details = {
+        "launches": tally.launches,
+        "words": tally.words,
+        "faulty_sms": {str(sm): n for sm, n in faulty.items()},
+        "temperatures_c": tally.temperatures_c,
+    }
     return Row(f"determinism {metric}", word, text, 0, sum(faulty.values()), 0.0, "1", details)
 
 
@@ -89,7 +98,7 @@ def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:
         except (DeviceError, CompileError) as error:
             rows.append(Row(f"determinism {metric}", "not tested", str(error)))
             continue
-        tally = Tally()
+        tally = Tally(temperatures_c=[_temperature_c(device)])
         end = monotonic() + seconds
         try:
             while workload.check.passed and monotonic() < end:
@@ -97,6 +106,7 @@ def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:
                 outputs = workload.outputs()
                 sm_ids = workload.stamps(len(workload.launches) - 1)[:, SMID]
                 tally.add(sm_ids, digests(outputs), outputs.size)
+            tally.temperatures_c.append(_temperature_c(device))
         finally:
             workload.close()
         if workload.check.passed:
@@ -105,3 +115,9 @@ def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:
             text = f"The kernel's check against its reference failed at {workload.check.where}: it computes wrongly."
             rows.append(Row(f"determinism {metric}", "inconsistent", text))
     return rows
+
+
+def _temperature_c(device: CudaDevice) -> float | None:
+    with device.sensors() as sensors:
+        found: Any = sensors.read()["temperature_c"]
+    return None if found is None else float(found)
