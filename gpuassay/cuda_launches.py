@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from .cuda_operations import ALLOCATION_BYTES, BATCH, GRAPH_NODES, cubin
+from .device import DeviceError
+from .kernels.compile import CompileError
+
+BATCH = 100  # calls per round of a cheap operation: host clocks read in some 50 ns
+ALLOCATION_BYTES = 2**20
+GRAPH_NODES = 1000
 
 Launch = Callable[[], None]
 Built = tuple[Callable[[], None], float, str, Callable[[], Any]]  # run, work, its unit, ready
 Free = list[Callable[[], Any]]
 
 
-def numba_launch() -> Launch:
+def launch(what: str, toolchain: str, free: Free) -> Built:
+    """One of LAUNCHES, with an empty kernel of that toolchain. Raises DeviceError, CompileError."""
+    if toolchain == "numba" and what not in ("async", "sync"):
+        raise DeviceError(f"launch.{what} is measured with CuPy only")
+    return LAUNCHES[what](_numba_launch() if toolchain == "numba" else _cupy_launch(), free)
+
+
+@cache
+def cubin(architecture: str) -> bytes:
+    """kernels/links.cu for that architecture, such as "sm_90". Raises CompileError."""
+    try:
+        from cuda.core import Program, ProgramOptions
+
+        text = files(__package__).joinpath("kernels", "links.cu").read_text(encoding="utf-8")
+        options = ProgramOptions(arch=architecture, std="c++17", name="links.cu")
+        return bytes(Program(text, "c++", options).compile("cubin").code)
+    except Exception as error:  # cuda-core raises its own NVRTCError, which is not public API
+        raise CompileError(f"links.cu for {architecture}: {error}") from error
+
+
+def _cupy_launch() -> Launch:
+    """links.cu's empty kernel on the default stream."""
+    import cupy
+
+    module = cupy.cuda.function.Module()
+    module.load(cubin(f"sm_{cupy.cuda.Device().compute_capability}"))
+    function = module.get_function("nothing")
+    return lambda: function((1,), (32,), ())
+
+
+def _numba_launch() -> Launch:
     """An empty Numba kernel, compiled, on the default stream."""
     from numba import config, cuda
 

@@ -6,20 +6,16 @@ None of them changes a setting of the GPU. Enabling peer access concerns this pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
+from .cuda_launches import BATCH, launch
 from .device import DeviceError
 from .kernels.compile import CompileError
 
 TRANSFER_BYTES = 256 * 2**20  # 5 ms at PCIe 5.0 x16: long against a launch
 SHARE_OF_FREE = 0.4  # of the device's free memory that one buffer may take
-BATCH = 100  # calls per round of a cheap operation: host clocks read in some 50 ns
-ALLOCATION_BYTES = 2**20
-GRAPH_NODES = 1000
 
 
 class CudaOperation:
@@ -75,7 +71,7 @@ def _build(name: str, toolchain: str, free: list[Callable[[], Any]]) -> CudaOper
 
         run, work, unit, about = peers(rest, free)
     elif family == "launch":
-        run, work, unit, ready = _launch(rest, toolchain, free)
+        run, work, unit, ready = launch(rest, toolchain, free)
     else:
         raise DeviceError(f"there is no operation {name!r}")
     run()  # once untimed: pages touched, pools filled, kernels loaded
@@ -165,43 +161,3 @@ def _pinned(size: int, flags: int, free: list[Callable[[], Any]]) -> int:
     free.append(lambda: runtime.freeHost(host))
     ctypes.memset(host, 1, size)
     return host
-
-
-# -- kernels -------------------------------------------------------------------------------------------------
-
-
-def _function(name: str) -> Any:
-    import cupy
-
-    module = cupy.cuda.function.Module()
-    module.load(cubin(f"sm_{cupy.cuda.Device().compute_capability}"))
-    return module.get_function(name)
-
-
-@cache
-def cubin(architecture: str) -> bytes:
-    """kernels/links.cu for that architecture, such as "sm_90". Raises CompileError."""
-    try:
-        from cuda.core import Program, ProgramOptions
-
-        text = files(__package__).joinpath("kernels", "links.cu").read_text(encoding="utf-8")
-        options = ProgramOptions(arch=architecture, std="c++17", name="links.cu")
-        return bytes(Program(text, "c++", options).compile("cubin").code)
-    except Exception as error:  # cuda-core raises its own NVRTCError, which is not public API
-        raise CompileError(f"links.cu for {architecture}: {error}") from error
-
-
-def _launch(
-    rest: str, toolchain: str, free: list[Callable[[], Any]]
-) -> tuple[Callable[[], None], float, str, Callable[[], Any]]:
-    from .cuda_launches import LAUNCHES, numba_launch
-
-    if toolchain == "numba" and rest not in ("async", "sync"):
-        raise DeviceError(f"launch.{rest} is measured with CuPy only")
-    launch = numba_launch() if toolchain == "numba" else _empty_launch()
-    return LAUNCHES[rest](launch, free)
-
-
-def _empty_launch() -> Callable[[], None]:
-    function = _function("nothing")
-    return lambda: function((1,), (32,), ())

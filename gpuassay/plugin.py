@@ -16,23 +16,37 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .exit_codes import NO_GPU
 from .metrics import SUSTAINED
 from .plugin_operations import measure_operation, measure_peers
+from .plugin_outcome import (
+    AUDIT_LIMIT_S,
+    DONE,
+    INTERRUPTED,
+    LIMIT_S,
+    LOST,
+    SUSTAINED_LIMIT_S,
+    Progress,
+    announce,
+    check_failed,
+    check_line,
+    close,
+    failed,
+    not_measured,
+    skip_if_done,
+)
 
 __all__ = ["gpu", "measure", "measure_operation", "measure_peers", "record"]  # fixtures: pytest finds them here
 
 if TYPE_CHECKING:
-    from .device import Data, Device, Operation, Workload
-    from .kernels import Check, Kernel
+    from .device import Data, Device, Workload
+    from .kernels import Kernel
     from .record import Record, RecordWriter
-    from .resume import Benchmark
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,13 +63,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # 20 s are 400 rounds: fewer than the stamps that stay on the device, and a sample of the clock every 50 ms.
 SUSTAINED_ROUND_S = 0.050
-
-# Set where a run is interrupted: pytest then tears fixtures down as after a run that finished.
-INTERRUPTED = pytest.StashKey[bool]()
-# Set where the CUDA context is gone: the record stays open for a fresh process.
-LOST = pytest.StashKey[bool]()
-# What an earlier process has measured or given up, where this one goes on with its record.
-DONE = pytest.StashKey[set["Benchmark"]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -122,8 +129,8 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
         if request.config.stash.get(LOST, False):
             writer.leave()
             return
-        failed = failed_before or request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
-        writer.close("failed" if failed else "complete")
+        spoilt = failed_before or request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
+        writer.close("failed" if spoilt else "complete")
 
 
 def _what_changed(gpu: Device, begun: Record, writer: RecordWriter) -> None:
@@ -193,7 +200,7 @@ def measure(
     (device.Device.prepare) make a variant: recorded under the metric's name with `variant` saying what it is, and not
     judged.
     """
-    progress = _Progress(request.session, request.node)
+    progress = Progress(request.session, request.node)
 
     def run(
         metric: str,
@@ -216,7 +223,7 @@ def measure(
 
         kernel = _choose(metric, toolchain, gpu.compute_capability)
         if kernel is None:
-            _not_measured(record, progress, name, no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
+            not_measured(record, progress, name, no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
         assert kernel is not None
         try:
             workload = gpu.prepare(
@@ -227,7 +234,7 @@ def measure(
                 footprint_bytes=footprint_bytes,
             )
         except Exception as error:
-            _failed(request.config, record, progress, (name, toolchain, variant), error)
+            failed(request.config, record, progress, (name, toolchain, variant), error)
         if 0 < workload.footprint_bytes < 0.9 * workload.wanted_bytes:
             if footprint_bytes is not None:
                 variant = f"{workload.footprint_bytes} B"
@@ -237,7 +244,7 @@ def measure(
             if record is not None:
                 record.write("kernel", **_kernel_line(kernel, workload) | {"metric": name, "variant": variant})
             if not workload.check.passed:
-                _check_failed(record, progress, kernel, workload)
+                check_failed(record, progress, kernel, workload)
             benchmark(workload.launch)
             rounds = _rounds(kernel, workload, gpu, benchmark.stats.stats.data)
             for line in rounds:
@@ -249,9 +256,9 @@ def measure(
             benchmark.extra_info |= _extra_info(rounds, variant)
             progress.done(rounds)
         except Exception as error:
-            _failed(request.config, record, progress, (name, toolchain, variant), error)
+            failed(request.config, record, progress, (name, toolchain, variant), error)
         finally:
-            _close(request.config, workload)
+            close(request.config, workload)
 
     return run
 
@@ -265,7 +272,7 @@ def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | No
         from .audit.checks import guarded
         from .cuda import CudaDevice
 
-        progress = _Progress(request.session, request.node)
+        progress = Progress(request.session, request.node)
         announce(request.config, (f"audit: {name}", "cuda c++", None), AUDIT_LIMIT_S)
         progress.start(f"audit: {name}")
         if not isinstance(gpu, CudaDevice):
@@ -278,77 +285,6 @@ def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | No
         progress.say(overall(rows))
 
     return run
-
-
-# How long one benchmark may take before it counts as hung: compiling, checking and 0.8 s of rounds take seconds.
-LIMIT_S = 120.0
-SUSTAINED_LIMIT_S = 180.0
-AUDIT_LIMIT_S = 1200.0
-END_LIMIT_S = 60.0
-
-
-def announce(config: pytest.Config, benchmark: Benchmark | None, limit_s: float = END_LIMIT_S) -> None:
-    """Tells the watching process (supervise.py) what begins now and how long it may take; None: the end of the run.
-
-    Skips what an earlier process has finished or given up. Ends the run where nobody watches any more.
-    """
-    import json
-
-    if benchmark is not None:
-        skip_if_done(config, benchmark)
-        limit_s = config.getoption("--gpuassay-limit") or limit_s
-    descriptor = config.getoption("--gpuassay-progress-fd")
-    if descriptor is None:
-        return
-    try:
-        os.write(descriptor, json.dumps({"benchmark": benchmark, "limit_s": limit_s}).encode() + b"\n")
-    except BrokenPipeError:
-        if benchmark is not None:
-            config.stash[INTERRUPTED] = True
-            pytest.exit("the program that started this run is gone", returncode=130)
-
-
-def skip_if_done(config: pytest.Config, benchmark: Benchmark) -> None:
-    """Skips the test where the record that it goes on with has this benchmark."""
-    if benchmark in config.stash.get(DONE, set()):
-        pytest.skip("in the record already")
-
-
-def _failed(
-    config: pytest.Config, record: RecordWriter | None, progress: _Progress, benchmark: Benchmark, error: Exception
-) -> NoReturn:
-    """What the GPU, its driver or a compiler refused: named, recorded, and no rate. Other errors are raised on."""
-    from .device import DeviceError
-    from .faults import CONTEXT_LOST, cuda_failure
-    from .kernels.compile import CompileError
-
-    metric, toolchain, variant = benchmark
-    what, lost = cuda_failure(error) or ("", False)
-    if isinstance(error, DeviceError | CompileError):
-        what = str(error)
-    if not what:
-        raise error
-    if not lost:
-        _not_measured(record, progress, metric, what, toolchain, variant)
-    reason = f"the CUDA context was lost: {what}"
-    config.stash[LOST] = True
-    if record is not None:
-        said = {"variant": variant} if variant else {}
-        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain, **said)
-        record.write("finding", code="context-lost", severity="warning", metric=metric, text=f"{metric}: {reason}")
-    progress.say(f"not measured: {reason}")
-    pytest.exit(reason, returncode=CONTEXT_LOST)
-
-
-def _close(config: pytest.Config, workload: Workload | Operation) -> None:
-    from . import timing
-
-    timing.forget_marks()
-    try:
-        workload.close()
-    except Exception:
-        if not config.stash.get(LOST, False):  # nothing can be freed in a context that is gone
-            raise
 
 
 def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | None:
@@ -432,36 +368,10 @@ def _from_stamps(kernel: Kernel, stamps: Any) -> dict[str, Any]:
     }
 
 
-def _check_failed(record: RecordWriter | None, progress: _Progress, kernel: Kernel, workload: Workload) -> None:
-    text = (
-        f"{kernel.metric} ({kernel.toolchain}): wrong result, {workload.check.worst_error:.3g} times the bound at "
-        f"{workload.check.where}; no rate is reported"
-    )
-    if record is not None:
-        record.write("finding", code="check-failed", severity="error", metric=kernel.metric, text=text)
-    progress.say(text)
-    pytest.fail(text, pytrace=False)
-
-
 def _largest_footprint(record: RecordWriter | None, metric: str, wanted: int, taken: int) -> None:
     if record is not None:
         text = f"{metric}: {wanted} B were asked for; measured over {taken} B, the most that the free memory holds"
         record.write("finding", code="largest-footprint", severity="info", metric=metric, text=text)
-
-
-def _not_measured(
-    record: RecordWriter | None,
-    progress: _Progress,
-    metric: str,
-    reason: str,
-    toolchain: str,
-    variant: str | None = None,
-) -> None:
-    if record is not None:
-        said = {"variant": variant} if variant else {}
-        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain, **said)
-    progress.say(f"not measured: {reason}")
-    pytest.skip(reason)
 
 
 def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
@@ -479,16 +389,6 @@ def _kernel_line(kernel: Kernel, workload: Workload) -> dict[str, Any]:
         "instructions": dict(kernel.instructions_for(workload.architecture)),
         "footprint_bytes": workload.footprint_bytes,
         "check": check_line(workload.check),
-    }
-
-
-def check_line(check: Check) -> dict[str, Any]:
-    """A check as a kernel line has it."""
-    return {
-        "passed": check.passed,
-        "worst_error": check.worst_error if check.worst_error < float("inf") else None,
-        "bound": 1.0,
-        "where": check.where,
     }
 
 
@@ -552,36 +452,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() or None
-
-
-class _Progress:
-    """One line per metric on standard error: what runs, what it read, what is left."""
-
-    def __init__(self, session: pytest.Session, item: pytest.Item) -> None:
-        self._total = len(session.items)
-        self._place = session.items.index(item) + 1
-        self._started = time.monotonic()
-
-    def start(self, what: str) -> None:
-        """Begins the line."""
-        left = self._total - self._place
-        print(f"  [{self._place}/{self._total}] {what:28} ", end="", file=sys.stderr, flush=True)
-        self._left = f"{left} left" if left else "last"
-
-    def say(self, text: str) -> None:
-        """Ends the line."""
-        print(text, file=sys.stderr, flush=True)
-
-    def done(self, rounds: list[dict[str, Any]]) -> None:
-        """Ends the line with the median rate."""
-        from statistics import median
-
-        from .units import show
-
-        rate = median(r["work"] / r["event_s"] for r in rounds)
-        shown = show(rate, rounds[0]["work_unit"] + "/s")
-        if rounds[0]["work_unit"] == "load":
-            shown = show(len(rounds[0]["sm_id"]) / rate, "s")
-        clock = median(r["sm_clock_hz"] for r in rounds)
-        took = time.monotonic() - self._started
-        self.say(f"{shown:>14} at {show(clock, 'Hz')}, {len(rounds)} rounds, {took:.1f} s, {self._left}")

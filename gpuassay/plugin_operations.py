@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .plugin_outcome import DONE, LIMIT_S, Progress, announce, check_line, close, failed, not_measured
+
 if TYPE_CHECKING:
     from .device import Device, Mark, Operation
     from .record import RecordWriter
@@ -28,9 +30,7 @@ def measure_operation(
     request: pytest.FixtureRequest, benchmark: Any, gpu: Device, record: RecordWriter | None
 ) -> Callable[..., None]:
     """measure_operation(metric, toolchain="cuda c++", by_events=False): the steps of this module's docstring."""
-    from .plugin import LIMIT_S, _close, _failed, _Progress, announce
-
-    progress = _Progress(request.session, request.node)
+    progress = Progress(request.session, request.node)
 
     def run(metric: str, toolchain: str = "cuda c++", *, by_events: bool = False) -> None:
         from . import timing
@@ -42,7 +42,7 @@ def measure_operation(
         try:
             operation = gpu.operation(metric, toolchain)
         except Exception as error:
-            _failed(request.config, record, progress, (metric, toolchain, None), error)
+            failed(request.config, record, progress, (metric, toolchain, None), error)
         starts: list[int] = []
 
         def timed() -> None:
@@ -58,9 +58,9 @@ def measure_operation(
             if metric in ("pcie.h2d", "pcie.d2h", "pcie.both"):
                 _report_link(gpu, record, operation, lines)
         except Exception as error:
-            _failed(request.config, record, progress, (metric, toolchain, None), error)
+            failed(request.config, record, progress, (metric, toolchain, None), error)
         finally:
-            _close(request.config, operation)
+            close(request.config, operation)
 
     return run
 
@@ -70,9 +70,7 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
     """measure_peers(way): every ordered pair of GPUs ("one_way", "read", "write"), every pair ("both_ways",
     "read_both_ways"), or "all_pairs" at once. By the host's clock, each round waited for: pytest-benchmark times one
     thing per test, these are many."""
-    from .plugin import DONE, LIMIT_S, _failed, _Progress, announce
-
-    progress = _Progress(request.session, request.node)
+    progress = Progress(request.session, request.node)
 
     def run(way: str) -> None:
         from itertools import combinations, permutations
@@ -83,7 +81,7 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
         count = gpu.device_count()
         progress.start(f"peer.{way}")
         if count < 2:
-            _not_measured(record, progress, f"peer.{way}", "cuda c++", "needs a second GPU")
+            not_measured(record, progress, f"peer.{way}", "needs a second GPU", "cuda c++")
         choose = combinations if way.endswith("both_ways") else permutations
         chosen = choose(range(count), 2)
         wrong = ""
@@ -101,11 +99,11 @@ def measure_peers(request: pytest.FixtureRequest, gpu: Device, record: RecordWri
                     record.write("finding", code="check-failed", severity="error", metric=name, text=wrong)
             except DeviceError as error:
                 if (cuda_failure(error) or ("", False))[1]:
-                    _failed(request.config, record, progress, benchmark, error)
+                    failed(request.config, record, progress, benchmark, error)
                 if record is not None:
                     record.write("not_measured", metric=name, reason=str(error), toolchain="cuda c++")
             except Exception as error:
-                _failed(request.config, record, progress, benchmark, error)
+                failed(request.config, record, progress, benchmark, error)
         progress.say(f"{len(names)} measured or refused")
         if wrong:
             pytest.fail(wrong, pytrace=False)
@@ -158,8 +156,6 @@ def _rounds(
 def _write(record: RecordWriter | None, lines: list[dict[str, Any]], about: dict[str, Any]) -> None:
     if record is None:
         return
-    from .plugin import check_line
-
     first = lines[0]
     family = first["metric"].partition(".")[0]
     source = {"pcie": "cuda_operations.py", "peer": "cuda_peers.py", "launch": "cuda_launches.py"}[family]
@@ -221,10 +217,3 @@ def _report_link(gpu: Device, record: RecordWriter | None, operation: Operation,
     record.write("finding", code=code, severity="warning" if low else "info", metric=metric, text=text)
     for code, severity, said in link_findings(link):
         record.write("finding", code=code, severity=severity, metric=metric, text=f"{metric}: {said}")
-
-
-def _not_measured(record: RecordWriter | None, progress: Any, metric: str, toolchain: str, reason: str) -> None:
-    if record is not None:
-        record.write("not_measured", metric=metric, reason=reason, toolchain=toolchain)
-    progress.say(f"not measured: {reason}")
-    pytest.skip(reason)

@@ -267,7 +267,7 @@ def test_every_runtime_call_has_as_many_arguments_as_cupy_takes(module: str) -> 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100", "sm_120"])
 def test_the_kernels_of_the_links_compile(architecture: str) -> None:
     pytest.importorskip("cuda.core")
-    from gpuassay.cuda_operations import cubin
+    from gpuassay.cuda_launches import cubin
 
     code = cubin(architecture)
     assert code.startswith(b"\x7fELF")
