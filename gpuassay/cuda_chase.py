@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda import RESERVE, WARM_UP_S, CudaWorkload, refuse_half
+from .cuda_workload import RESERVE, WARM_UP_S, CudaWorkload, refuse_half
 from .device import Data, DeviceError
 from .kernels import ChaseKernel, Check
 from .kernels.cycle import half_bits, order, placed, successors

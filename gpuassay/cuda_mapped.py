@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda import CudaWorkload, random_words
+from .cuda_workload import CudaWorkload, random_words
 from .device import Data
 from .kernels import MemoryKernel
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuassay import cuda
+from gpuassay import cuda_workload
 from gpuassay.agreement import _slow_sms
-from gpuassay.cuda import CudaWorkload
+from gpuassay.cuda_workload import CudaWorkload
 from gpuassay.device import ITERATIONS, Mark
 from gpuassay.kernels import ArithmeticKernel, Kernel, MemoryKernel, kernels_for
 from gpuassay.kernels.access import ACCESS_KERNELS, RANDOM_CHUNK_BYTES, places
@@ -110,7 +110,7 @@ class Host:
 
 @pytest.fixture(autouse=True)
 def few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "CHECK_CHUNKS", CHUNKS)
+    monkeypatch.setattr(cuda_workload, "CHECK_CHUNKS", CHUNKS)
 
 
 def checked(device: Host, kernel: Kernel, seed: int = 11) -> CudaWorkload:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from device_array import Array
 
-from gpuassay.cuda import CudaWorkload
+from gpuassay.cuda_workload import CudaWorkload
 from gpuassay.kernels import ArithmeticKernel, Check, kernels_for
 from gpuassay.kernels.compile import MachineCode
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import gpuassay
-from gpuassay.cuda import LARGEST_ARRAY_BYTES, RESERVE, CudaDevice, CudaWorkload
+from gpuassay.cuda import CudaDevice
+from gpuassay.cuda_workload import LARGEST_ARRAY_BYTES, RESERVE, CudaWorkload
 from gpuassay.device import DeviceError
 from gpuassay.kernels import Check, kernels_for
 

@@ -91,7 +91,7 @@ def prepared(device: StandIn, metric: str) -> MappedWorkload:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuassay.cuda.WARM_UP_S", 0.0)
+    monkeypatch.setattr("gpuassay.cuda_workload.WARM_UP_S", 0.0)
 
 
 @pytest.mark.parametrize("metric", ["pcie.h2d.mapped", "pcie.d2h.mapped"])
