@@ -373,3 +373,4 @@ def main() -> None:
         cli(standalone_mode=True)
     finally:
         sys.stdout.flush()
+        gc.freeze()  # nor does Python look through them once more as it ends, which takes as long

@@ -128,7 +128,7 @@ def _unpublished(judgement: Judgement) -> Table:
         if v.published is None and v.verdict in SILENT and v.measured is not None
     ]
     columns = ("metric", "measured", "U", "of limit", "remark")
-    return replace(table("Measured, and judged by no sheet", columns, rows, (1, 2, 3)), note=True)
+    return table("Measured, and judged by no sheet", columns, rows, (1, 2, 3))
 
 
 def _row(v: Verdict) -> tuple[str | Cell, ...]:

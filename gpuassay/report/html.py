@@ -45,10 +45,10 @@ def _widths(table: Table) -> list[str]:
     long. Words alone may break, so the others keep what they need. A note stands under its row."""
     columns = list(zip(table.columns, *([cell.text for cell in row] for row in table.rows), strict=True))
     columns = columns[:-1] if table.note else columns
-    stiff = {0, *table.numeric}
-    need = [
-        max(max(map(cell_len, heading.split()), default=0), *map(cell_len, texts), 6) + 2 for heading, *texts in columns
+    need = [  # a heading in two lines, most often
+        max(cell_len(heading) // 2, *map(cell_len, [*heading.split(), *texts]), 6) + 2 for heading, *texts in columns
     ]
+    stiff = {0, *table.numeric, *(place for place, width in enumerate(need) if width <= 16)}
     soft = sum(min(60, width) for place, width in enumerate(need) if place not in stiff)
     left = LETTERS - sum(width for place, width in enumerate(need) if place in stiff)
     shrink = min(1.0, max(left, 0.3 * LETTERS) / soft) if soft else 1.0
