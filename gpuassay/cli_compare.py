@@ -151,7 +151,7 @@ def _give(document: Document, data: _Rows, form: str, output: Path | None, lang:
             text = pdf.write(document)
         else:
             text = markdown.write(document)
-    except MissingExtra as error:
+    except (MissingExtra, pdf.PdfError) as error:
         fail(said(str(error)))
     if output is None:
         click.echo(text, nl=False)

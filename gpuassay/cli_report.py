@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ def report(
     from .report.html import MissingExtra
     from .report.lab import Lab, LabError
     from .report.lab import read as read_lab
+    from .report.pdf import PdfError
 
     if schema:
         from .report.schema import json_schema
@@ -97,7 +99,7 @@ def report(
                 refuse(file, force, said)
         # Every one is made before any is written.
         texts = renderings(judgement, forms, stated, lang)
-    except (LabError, MissingExtra) as error:
+    except (LabError, MissingExtra, PdfError) as error:
         fail(said(str(error)))
     for one, text in texts.items():
         if one not in files:
@@ -117,33 +119,35 @@ def _files(output: Path | None, forms: tuple[str, ...]) -> dict[str, Path]:
 
 
 def render(judgement: Judgement, form: str, lab: Lab, lang: str = "en") -> str | bytes:
-    """The judgement in one of FORMATS; `lang` puts what people read into a language. Raises MissingExtra."""
+    """The judgement in one of FORMATS; `lang` puts what people read into a language. Raises MissingExtra,
+    pdf.PdfError."""
     return renderings(judgement, (form,), lab, lang)[form]
 
 
 def renderings(judgement: Judgement, forms: tuple[str, ...], lab: Lab, lang: str = "en") -> dict[str, str | bytes]:
-    """The judgement in several of FORMATS; the pictures are drawn once for all of them. Raises MissingExtra."""
+    """The judgement in several of FORMATS; the pictures are drawn once for all of them. Raises MissingExtra,
+    pdf.PdfError."""
     from .report import document, html, junit, language, markdown, pdf, tidy
 
     found: dict[str, str | bytes] = {}
-    documents: dict[str, Callable[[Document], str | bytes]] = {
-        "html": html.write,
-        "md": markdown.write,
-        "pdf": pdf.write,
-    }
-    read_by_people = [form for form in forms if form in documents]
-    if read_by_people:
-        made = document.build(judgement, lab, draw=read_by_people != ["md"])
-        made = language.translated(made, lang)
-    for form in forms:
-        if form == "json":
-            found[form] = json.dumps(judgement.to_json(), indent=2, allow_nan=False) + "\n"
-        elif form == "csv":
-            found[form] = tidy.write(judgement)
-        elif form == "junit":
-            found[form] = junit.write(judgement)
-        else:
-            found[form] = documents[form](made)
+    with ExitStack() as held:
+        setter = held.enter_context(pdf.Setter()) if "pdf" in forms else None
+        documents: dict[str, Callable[[Document], str | bytes]] = {"html": html.write, "md": markdown.write}
+        if setter is not None:
+            documents["pdf"] = setter.write
+        read_by_people = [form for form in forms if form in documents]
+        if read_by_people:
+            made = document.build(judgement, lab, draw=read_by_people != ["md"])
+            made = language.translated(made, lang)
+        for form in forms:
+            if form == "json":
+                found[form] = json.dumps(judgement.to_json(), indent=2, allow_nan=False) + "\n"
+            elif form == "csv":
+                found[form] = tidy.write(judgement)
+            elif form == "junit":
+                found[form] = junit.write(judgement)
+            else:
+                found[form] = documents[form](made)
     return found
 
 

@@ -200,6 +200,38 @@ def test_pdf_carries_its_identification_on_every_page(reference: Judgement) -> N
     assert "End of test report" in pages[-1]
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("raise ImportError('no such font library')", "pip install 'gpuassay[report,pdf]' (no such font library)"),
+        ("import os; os.abort()", "WeasyPrint set no PDF (exit code -6): it said nothing"),
+        ("raise ValueError('what a font')", "WeasyPrint set no PDF (exit code 1): ValueError: what a font"),
+    ],
+)
+def test_a_pdf_that_cannot_be_set_is_one_sentence(
+    module: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weasyprint.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for lang in ("en", "zh"):
+        out = tmp_path / "r.pdf"
+        arguments = ["report", "reference", "--format", "pdf", "-o", str(out), "--lang", lang]
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 2
+        assert (said in done.stderr) == (lang == "en")
+        assert bool(re.search("[\u4e00-\u9fff]", done.stderr)) == (lang == "zh")
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
+
+
+def test_nobody_waits_for_a_pdf_that_nobody_wants_any_more() -> None:
+    from gpuassay.report.pdf import Setter
+
+    with pytest.raises(KeyboardInterrupt), Setter() as setter:
+        raise KeyboardInterrupt
+    assert setter._process.returncode is not None
+
+
 def test_a_standard_record_is_reported_in_time(fake_run: Callable[..., Path], tmp_path: Path) -> None:
     """HTML in 4 s and all formats in 8 s on two cores: here in processor time, and twice of it, for other tests run
     beside this one and share the cores' caches."""
