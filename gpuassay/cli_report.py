@@ -131,10 +131,9 @@ def renderings(judgement: Judgement, forms: tuple[str, ...], lab: Lab, lang: str
 
     found: dict[str, str | bytes] = {}
     with ExitStack() as held:
-        setter = held.enter_context(pdf.Setter()) if "pdf" in forms else None
         documents: dict[str, Callable[[Document], str | bytes]] = {"html": html.write, "md": markdown.write}
-        if setter is not None:
-            documents["pdf"] = setter.write
+        if "pdf" in forms:
+            documents["pdf"] = held.enter_context(pdf.setter())
         read_by_people = [form for form in forms if form in documents]
         if read_by_people:
             made = document.build(judgement, lab, draw=read_by_people != ["md"])

@@ -87,6 +87,11 @@ class Verdict:
     source: str | None = None  # ... who measured it
     line: int | None = None  # ... and where in its file it stands
 
+    @property
+    def on_the_sheet(self) -> bool:
+        """Whether the sheet, or a cap of the silicon, has something to hold the metric against."""
+        return self.published is not None or self.verdict not in ("not published", "not measured")
+
 
 def judge_metric(
     metric: Metric, measured: Measured, sheet: Sheet, attainment: Attainment | None, rule: Rule

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,11 +226,34 @@ def test_a_pdf_that_cannot_be_set_is_one_sentence(
 
 
 def test_nobody_waits_for_a_pdf_that_nobody_wants_any_more() -> None:
-    from gpuassay.report.pdf import Setter
+    from gpuassay.report import pdf
 
-    with pytest.raises(KeyboardInterrupt), Setter() as setter:
-        raise KeyboardInterrupt
-    assert setter._process.returncode is not None
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted() -> None:
+        with pdf.setter() as set_document:
+            started.append(set_document.args[0])  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert started[0].returncode is not None
+
+
+def test_setting_a_pdf_fetches_nothing_and_wants_a_whole_document() -> None:
+    pytest.importorskip("weasyprint")
+    from gpuassay.report import typeset
+
+    command = [sys.executable, "-P", typeset.__file__]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        link = f"http://127.0.0.1:{server.getsockname()[1]}/x.png"
+        page = f"<html><body><p>whole</p><img src='{link}'></body></html>\n".encode()
+        done = subprocess.run(command, input=page, capture_output=True, check=True)
+        assert done.stdout.startswith(b"%PDF")
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert subprocess.run(command, input=page[:-9], capture_output=True, check=True).stdout == b""
 
 
 def test_a_standard_record_is_reported_in_time(fake_run: Callable[..., Path], tmp_path: Path) -> None:

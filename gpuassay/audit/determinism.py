@@ -3,8 +3,7 @@
 Every block of an arithmetic kernel computes on the same operands, so all blocks of all launches must leave the same
 bits. Each block's output is digested; the digest that most blocks share is right, and an SM that ever left another is
 named. The part warms up under its own load, from the first metric on, and each row says from and to which temperature.
-An error that the rounding of a later sum swallows does not show; in
-integers every one does.
+An error that the rounding of a later sum swallows does not show; in integers every one does.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from .lab import Lab
 from .model import TONES, Cell, Document, Section, Table
 
 ABSENT = "not stated"
-SILENT = ("not published", "not measured")  # verdicts on metrics that no sheet speaks of
 # What every one of them gives as its reason; what more it says stands beside it.
 _NO_VALUE = re.compile(r"(?:; )?no sheet value to compare with(?: \((.*)\))?$", re.DOTALL)
 LIMITS = (
@@ -112,7 +111,7 @@ def matrix(judgement: Judgement) -> Table:
     """One row per metric that the sheet speaks of; points of curves are left to their picture, pairs of
     GPUs to their matrix, both to CSV."""
     columns = ("metric", "sheet", "measured", "U", "of sheet", "of limit", "verdict", "delivered", "reason")
-    rows = [_row(v) for v in _shown(judgement) if v.published is not None or v.verdict not in SILENT]
+    rows = [_row(v) for v in _shown(judgement) if v.on_the_sheet]
     return replace(table(f"Against the {judgement.sheet.name} sheet", columns, rows, (1, 2, 3, 4, 5)), note=True)
 
 
@@ -125,7 +124,7 @@ def _unpublished(judgement: Judgement) -> Table:
     rows = [
         (v.metric, show(v.measured, v.unit), uncertainty(v), share(v.share_of_limit), _NO_VALUE.sub(r"\1", v.reason))
         for v in _shown(judgement)
-        if v.published is None and v.verdict in SILENT and v.measured is not None
+        if not v.on_the_sheet and v.measured is not None
     ]
     columns = ("metric", "measured", "U", "of limit", "remark")
     return table("Measured, and judged by no sheet", columns, rows, (1, 2, 3))

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from .drawing import ON_DARK
 from .model import Document, Table
 
-LETTERS = 120  # of a table's size beside each other on an A4 page
+LETTERS = 120  # about as many of a table's size stand beside each other on an A4 page
 LABELS = {"identification": "Identification", "contents": "Contents"}  # the page's own words
 
 

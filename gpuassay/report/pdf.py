@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from . import html, typeset
 from .html import MissingExtra
@@ -19,44 +21,32 @@ class PdfError(Exception):
     """WeasyPrint gave nothing. One sentence."""
 
 
-class Setter:
-    """The process; a context manager. It loads from the first moment on, and sets one document."""
-
-    def __init__(self) -> None:
-        # -P: nothing beside the script or in the working directory is meant.
-        command = [sys.executable, "-P", typeset.__file__]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-
-    def __enter__(self) -> Setter:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._process as process:  # closes its pipes, and waits
+@contextmanager
+def setter() -> Iterator[Callable[[Document], bytes]]:
+    """A function that sets one document, once: the whole file, for which nothing is fetched. WeasyPrint loads from the
+    first moment on. The function raises MissingExtra, PdfError."""
+    # -P: nothing beside the script or in the working directory is meant.
+    command = [sys.executable, "-P", typeset.__file__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield partial(_set, process)
+        finally:
             process.kill()
 
-    def write(self, document: Document) -> bytes:
-        """The whole file. Nothing is fetched. Raises MissingExtra, PdfError."""
-        pdf, said = self._process.communicate(html.write(document, dark=False).encode())
-        if self._process.returncode == typeset.UNAVAILABLE:
-            raise MissingExtra(
-                "a PDF report needs WeasyPrint and Pango: pip install 'gpuassay[report,pdf]' "
-                f"({said.decode(errors='replace').strip()})"
-            )
-        if self._process.returncode != 0 or not pdf:
-            reason = said.decode(errors="replace").strip().rpartition("\n")[2]
-            raise PdfError(
-                f"WeasyPrint set no PDF (exit code {self._process.returncode}): {reason or 'it said nothing'}"
-            )
-        return pdf
+
+def _set(process: subprocess.Popen[bytes], document: Document) -> bytes:
+    pdf, said = process.communicate(html.write(document, dark=False).encode())
+    told = said.decode(errors="replace").strip()
+    if process.returncode == typeset.UNAVAILABLE:
+        raise MissingExtra(f"a PDF report needs WeasyPrint and Pango: pip install 'gpuassay[report,pdf]' ({told})")
+    if process.returncode != 0 or not pdf:
+        reason = told.rpartition("\n")[2] or "it said nothing"
+        raise PdfError(f"WeasyPrint set no PDF (exit code {process.returncode}): {reason}")
+    return pdf
 
 
 def write(document: Document) -> bytes:
     """The whole file. Nothing is fetched. Raises MissingExtra, PdfError."""
-    with Setter() as setter:
-        return setter.write(document)
+    with setter() as set_document:
+        return set_document(document)

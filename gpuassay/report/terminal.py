@@ -37,7 +37,7 @@ STYLES = {
 
 def judgement(result: Judgement, details: bool = False) -> RenderableType:
     """The terminal report: what a sheet judges and what calls for a look; with `details` all else that was found."""
-    shown = [v for v in result.verdicts if metric(v.metric).headline and (details or _judged(v))]
+    shown = [v for v in result.verdicts if metric(v.metric).headline and (details or v.on_the_sheet)]
     parts: list[RenderableType] = [
         Text(result.summary, style=_summary_style(result)),
         Text(_provenance(result), style="dim"),
@@ -71,11 +71,6 @@ def judgement(result: Judgement, details: bool = False) -> RenderableType:
         f"attains. Decision rule: {result.rule.text}. {_multiplicity(result)}"
     )
     return Group(*parts, "", Text(decision, style="dim"))
-
-
-def _judged(v: Verdict) -> bool:
-    """Whether the sheet speaks of it."""
-    return v.verdict != "not published" and (v.verdict != "not measured" or v.published_text is not None)
 
 
 def _part(title: str, *shown: RenderableType) -> list[RenderableType]:
