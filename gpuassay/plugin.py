@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +27,6 @@ from .plugin_operations import measure_operation, measure_peers
 from .plugin_outcome import (
     AUDIT_LIMIT_S,
     DONE,
-    INTERRUPTED,
     LIMIT_S,
     LOST,
     SUSTAINED_LIMIT_S,
@@ -63,16 +62,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # 20 s are 400 rounds: fewer than the stamps that stay on the device, and a sample of the clock every 50 ms.
 SUSTAINED_ROUND_S = 0.050
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Notes an interrupt, so that the record does not call itself complete."""
-    try:
-        return (yield)
-    except (KeyboardInterrupt, pytest.exit.Exception):
-        item.config.stash[INTERRUPTED] = True
-        raise
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -129,7 +118,9 @@ def record(request: pytest.FixtureRequest, gpu: Device) -> Iterator[RecordWriter
         if request.config.stash.get(LOST, False):
             writer.leave()
             return
-        spoilt = failed_before or request.session.testsfailed or request.config.stash.get(INTERRUPTED, False)
+        # pytest tears fixtures down after an interrupt as after a run that finished; its status says which it was.
+        cut_off = request.session.exitstatus != pytest.ExitCode.OK
+        spoilt = failed_before or request.session.testsfailed or cut_off
         writer.close("failed" if spoilt else "complete")
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .record import RecordWriter
     from .resume import Benchmark
 
-# Set where a run is interrupted: pytest then tears fixtures down as after a run that finished.
-INTERRUPTED = pytest.StashKey[bool]()
 # Set where the CUDA context is gone: the record stays open for a fresh process.
 LOST = pytest.StashKey[bool]()
 # What an earlier process has measured or given up, where this one goes on with its record.
@@ -50,7 +48,6 @@ def announce(config: pytest.Config, benchmark: Benchmark | None, limit_s: float 
         os.write(descriptor, json.dumps({"benchmark": benchmark, "limit_s": limit_s}).encode() + b"\n")
     except BrokenPipeError:
         if benchmark is not None:
-            config.stash[INTERRUPTED] = True
             pytest.exit("the program that started this run is gone", returncode=130)
 
 

@@ -85,6 +85,7 @@ class Model:
     gone: bool = False  # a fresh process finds no GPU
     sensor_fault: str | None = None  # how the sensors fail, from their third reading on
     interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
+    interrupt_after: str | None = None  # "setup", "call" or "teardown" of test_l2_read: Ctrl-C between pytest's steps
     event_error: float = 0.0  # relative error of the event clock
     temperature_c: int = 55
     clock_event_reasons: int = 4  # software power cap
@@ -444,6 +445,12 @@ class FakeOperation:
 
     def close(self):
         self.device = None
+
+
+def pytest_runtest_logreport(report):
+    phase = Model(**json.loads(os.environ.get("FAKE_GPU", "{}"))).interrupt_after
+    if report.when == phase and report.nodeid.endswith("test_l2_read"):
+        raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")

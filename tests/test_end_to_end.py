@@ -87,6 +87,14 @@ def test_an_interrupted_run_says_so(fake_run: Measure) -> None:
     assert set(record.rounds()["metric"]) == FIRST
 
 
+@pytest.mark.parametrize("phase", ["setup", "call", "teardown"])
+def test_a_run_interrupted_between_two_steps_of_pytest_says_so(fake_run: Measure, phase: str) -> None:
+    record = gpuassay.read(fake_run(interrupt_after=phase))
+    assert record.ended
+    assert not record.complete
+    assert ("l2.read" in set(record.rounds()["metric"])) == (phase != "setup")
+
+
 def test_two_runs_never_share_a_file(tmp_path: Path) -> None:
     paths = {gpuassay.record.new_record_path(tmp_path, "FAKE") for _ in range(50)}
     assert len(paths) == 50
