@@ -24,7 +24,8 @@ __device__ __forceinline__ word keyed(word address, word key0, word key1) {
 }
 
 // first: the number of the chunk's first word in the whole footprint; flip: 0, or all ones for the complement.
-// found: [0] how many words were wrong, [1] the smallest wrong word's number, [2] the OR of what was wrong in them.
+// found: [0] how many words were wrong, [1] the smallest wrong word's number, [2] the OR of what was wrong in them,
+// [3 + n] how many of them SM n read. Blocks find other SMs in each launch, so that a word is not always read by one.
 extern "C" __global__ void KERNEL(volatile word *chunk, word words, word first, word key0, word key1, word flip,
                                   word *found) {
     const word stride = (word)gridDim.x * blockDim.x;
@@ -38,6 +39,9 @@ extern "C" __global__ void KERNEL(volatile word *chunk, word words, word first, 
             atomicAdd(found, 1ull);
             atomicMin(found + 1, first + at);
             atomicOr(found + 2, seen ^ expected);
+            unsigned sm;
+            asm("mov.u32 %0, %%smid;" : "=r"(sm));
+            atomicAdd(found + 3 + min(sm, SMS - 1u), 1ull);
         }
 #if INVERT
         chunk[at] = ~expected;  // one step of moving inversions: read, compare, write the opposite

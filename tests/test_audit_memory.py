@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuassay.audit.memory import ONES, Errors, Outcome, capacity_row, keyed, run_passes
+from gpuassay.audit.memory import ONES, Errors, Outcome, capacity_row, inversions, inversions_row, keyed, run_passes
 from gpuassay.audit.memory_run import KINDS, SOURCE, counters, counters_row, prelude
 from gpuassay.kernels.compile import compile_source
 from gpuassay.kernels.declare import VECTOR_ARCHITECTURES
@@ -93,6 +93,42 @@ def test_too_small_a_share_is_no_pass() -> None:
     row = capacity_row(outcome, WORDS * 8 * 2, WORDS * 8 * 3)
     assert row.verdict == "not tested"
     assert f"{WORDS * 16} B of the whole were not touched" in row.text
+
+
+def test_a_word_that_goes_wrong_once_in_many_passes_is_found() -> None:
+    reads = 0
+
+    def sometimes(i: Places, values: Places) -> Places:
+        nonlocal reads
+        reads += 1
+        return values ^ np.uint64(1 << 17) if reads == 7 else values
+
+    left = iter(range(11))
+    passes = inversions(Simulated(read=sometimes), lambda: next(left, None) is not None)
+    assert len(passes) == 13
+    assert [number for number, errors in enumerate(passes) if errors.count] == [6]
+    assert passes[6].bits == 1 << 17
+
+
+def test_clean_memory_repeats_itself() -> None:
+    memory = Simulated()
+    row = inversions_row(WORDS, inversions(memory, lambda: False, (3, 4)), [35.0, 60.0])
+    assert row.verdict == "consistent"
+    assert row.text.startswith(
+        f"2 passes of moving inversions over {8 * WORDS} B, {2 * WORDS} words; from 35 to 60 °C;"
+    )
+    # Two passes read the hash and its complement, and leave the hash.
+    assert (memory.cells[:WORDS] == keyed(memory.numbers, (3, 4))).all()
+
+
+def test_the_sms_that_read_wrong_words_are_counted() -> None:
+    found = [Errors(), Errors(3, 50, 0b100, {17: 3}), Errors(1, 9, 0b001, {17: 1})]
+    row = inversions_row(WORDS, found, [None, None])
+    assert row.verdict == "inconsistent"
+    assert (row.measured, row.details["wrong_by_sm"]) == (4, {"17": 4})
+    assert "4 words were wrong in 2 passes, the lowest 9, bits 0x5; SM 17 alone read them" in row.text
+    row = inversions_row(WORDS, [*found, Errors(1, 9, 1, {3: 1})], [None, None])
+    assert "; 2 SMs read them" in row.text
 
 
 def test_the_hash_is_the_one_described() -> None:

@@ -232,6 +232,10 @@ def audit_rows() -> Iterator[Row]:
         errors = {"hash": memory.Errors(count, 1, 2)}
         outcome = memory.Outcome(1000, errors, [(1, 2)] * count)
         yield memory.capacity_row(outcome, 8000, 9000)
+        errors = [
+            memory.Errors(sms, 1 if sms else None, 2 * sms, dict.fromkeys(range(sms), 1)) for sms in range(count + 1)
+        ]
+        yield from (memory.inversions_row(1000, found, [34.0, 61.0]) for found in (errors[:2], errors))
         yield memory_run.counters_row({"corrected": 0, "uncorrected": 0}, {"corrected": 1, "uncorrected": count})
         tally = determinism.Tally(temperatures_c=[34.0, 61.0])
         for _ in range(2):

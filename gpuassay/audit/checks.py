@@ -23,11 +23,13 @@ def fingerprint(device: CudaDevice, _: Path | None) -> list[Row]:
 
 
 def capacity(device: CudaDevice, _: Path | None) -> list[Row]:
-    """All free memory, filled before it is verified; error counters around it."""
+    """All free memory, filled before it is verified, then inverted again and again; error counters around it."""
     from . import memory_run
+    from .determinism import temperature_c
 
     with _nvml(device) as (nvml, handle):
-        return memory_run.run(device.compute_capability, nvml, handle)
+        capability = device.compute_capability
+        return memory_run.run(capability, nvml, handle, temperature_c=lambda: temperature_c(device))
 
 
 def residue(device: CudaDevice, _: Path | None) -> list[Row]:

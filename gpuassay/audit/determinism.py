@@ -97,7 +97,7 @@ def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:
         except (DeviceError, CompileError) as error:
             rows.append(Row(f"determinism {metric}", "not tested", str(error)))
             continue
-        tally = Tally(temperatures_c=[_temperature_c(device)])
+        tally = Tally(temperatures_c=[temperature_c(device)])
         end = monotonic() + seconds
         try:
             while workload.check.passed and monotonic() < end:
@@ -105,7 +105,7 @@ def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:
                 outputs = workload.outputs()
                 sm_ids = workload.stamps(len(workload.launches) - 1)[:, SMID]
                 tally.add(sm_ids, digests(outputs), outputs.size)
-            tally.temperatures_c.append(_temperature_c(device))
+            tally.temperatures_c.append(temperature_c(device))
         finally:
             workload.close()
         if workload.check.passed:
@@ -116,7 +116,8 @@ def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:
     return rows
 
 
-def _temperature_c(device: CudaDevice) -> float | None:
+def temperature_c(device: CudaDevice) -> float | None:
+    """What NVML says now; None where it does not."""
     with device.sensors() as sensors:
         found: Any = sensors.read()["temperature_c"]
     return None if found is None else float(found)

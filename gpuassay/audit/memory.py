@@ -9,7 +9,8 @@ lines. Only memory that this program allocated is read or written.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,11 +49,12 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class Errors:
-    """How many words were wrong, the lowest one's number, the OR of the bits that were."""
+    """How many words were wrong, the lowest one's number, the OR of the bits that were; how many each SM read."""
 
     count: int = 0
     first: int | None = None
     bits: int = 0
+    by_sm: Mapping[int, int] = field(default_factory=dict)
 
 
 def keyed(index: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -112,6 +114,19 @@ def run_passes(memory: Memory, key: tuple[int, int] | None = None) -> Outcome:
     return found
 
 
+def inversions(memory: Memory, go_on: Callable[[], bool], key: tuple[int, int] | None = None) -> list[Errors]:
+    """Moving inversions as long as `go_on` says so, two passes at least: what each found. Every word is read, compared
+    and written anew in each pass."""
+    key = key or (secrets.randbits(64), secrets.randbits(64))
+    memory.fill(key, 0)
+    flip = 0
+    found: list[Errors] = []
+    while len(found) < 2 or go_on():
+        found.append(memory.verify(key, flip, invert=True))
+        flip ^= ONES
+    return found
+
+
 def _aliases(memory: Memory, key: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Pairs of words that share a cell, among the powers of two: one address line each, seen from both ends."""
     for base in (0, memory.words - 1):
@@ -154,3 +169,26 @@ def capacity_row(outcome: Outcome, free_bytes: int, total_bytes: int) -> Row:
         "aliases": [list(pair) for pair in outcome.aliases[:64]],
     }
     return Row("memory.capacity", word, text, total_bytes, tested, 0.0, "B", details)
+
+
+def inversions_row(words: int, passes: Sequence[Errors], temperatures_c: Sequence[float | None]) -> Row:
+    """The row determinism memory: the same words again and again, and which SMs read those that were wrong."""
+    wrong = sum(errors.count for errors in passes)
+    by_sm = Counter({sm: sum(errors.by_sm.get(sm, 0) for errors in passes) for errors in passes for sm in errors.by_sm})
+    text = f"{len(passes)} passes of moving inversions over {words * WORD_BYTES} B, {len(passes) * words} words"
+    if wrong:
+        bits = int(np.bitwise_or.reduce([np.uint64(errors.bits) for errors in passes]))
+        first = min(errors.first for errors in passes if errors.first is not None)
+        text += f"; {wrong} words were wrong in {sum(errors.count > 0 for errors in passes)} passes, the lowest "
+        text += f"{first}, bits {bits:#x}"
+        text += f"; SM {next(iter(by_sm))} alone read them" if len(by_sm) == 1 else f"; {len(by_sm)} SMs read them"
+    warmed = temperatures_c if None not in temperatures_c else []
+    text += f"; from {warmed[0]:g} to {warmed[-1]:g} °C" if warmed else ""
+    text += "; wrong words that one SM alone reads speak against that SM, others against the memory."
+    details = {
+        "passes": len(passes),
+        "words": len(passes) * words,
+        "wrong_by_sm": {str(sm): count for sm, count in sorted(by_sm.items())},
+        "temperatures_c": list(temperatures_c),
+    }
+    return Row("determinism memory", "inconsistent" if wrong else "consistent", text, 0, wrong, 0.0, "1", details)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import Row, Word
 from .launch import load
-from .memory import ONES, WORD_BYTES, Errors, capacity_row, run_passes
+from .memory import ONES, WORD_BYTES, Errors, capacity_row, inversions, inversions_row, run_passes
 
 SOURCE = "audit_memory.cu"
 KINDS = ("fill", "verify", "invert")
@@ -16,12 +18,14 @@ THREADS = 256
 BLOCKS = 4096
 CHUNKS_BYTES = (2**30, 2**25)  # plain allocations: large ones first, then the rest in small ones
 RESERVE_BYTES = 2**26  # left to the driver, for launches
+SMS = 1024  # places for %smid; the largest part so far has 188 SMs
+REPEATED_S = 20.0
 
 
 def prelude(kind: str) -> str:
     """The macros of audit_memory.cu."""
     chosen = {"FILL": kind == "fill", "VERIFY": kind == "verify", "INVERT": kind == "invert"}
-    return "".join(f"#define {name} {int(value)}\n" for name, value in chosen.items())
+    return "".join(f"#define {name} {int(value)}\n" for name, value in (chosen | {"SMS": SMS}).items())
 
 
 Chunk = tuple[Any, int, int]
@@ -56,7 +60,7 @@ class CudaMemory:
         self._runtime = cupy.cuda.runtime
         cupy.get_default_memory_pool().free_all_blocks()
         self._kernels = {kind: load(SOURCE, f"audit_{kind}", compute_capability, prelude(kind)) for kind in KINDS}
-        self._found = cupy.zeros(3, dtype=np.uint64)
+        self._found = cupy.zeros(3 + SMS, dtype=np.uint64)
         self.free_bytes, self.total_bytes = (int(size) for size in self._runtime.memGetInfo())
         self._chunks = allocate()
         self.words = sum(words for _, _, words in self._chunks)
@@ -72,11 +76,11 @@ class CudaMemory:
 
     def verify(self, key: tuple[int, int], flip: int, *, invert: bool = False) -> Errors:
         """See memory.Memory. All chunks are read before the counts come back."""
-        self._found.set(np.array([0, ONES, 0], np.uint64))
+        self._found.set(np.array([0, ONES, 0] + [0] * SMS, np.uint64))
         for chunk in reversed(self._chunks):
             self._launch("invert" if invert else "verify", chunk, key, flip)
-        count, first, bits = (int(value) for value in self._found.get())
-        return Errors(count, first if count else None, bits)
+        count, first, bits, *of_sms = (int(value) for value in self._found.get())
+        return Errors(count, first if count else None, bits, {sm: n for sm, n in enumerate(of_sms) if n})
 
     def poke(self, index: int, value: int) -> None:
         """See memory.Memory."""
@@ -107,8 +111,15 @@ class CudaMemory:
         self._runtime.memcpy(*pair, WORD_BYTES, kind)
 
 
-def run(compute_capability: str, nvml: Any = None, handle: Any = None) -> list[Row]:
-    """Capacity, and the error counters before and after where NVML can be asked."""
+def run(
+    compute_capability: str,
+    nvml: Any = None,
+    handle: Any = None,
+    seconds: float = REPEATED_S,
+    temperature_c: Callable[[], float | None] = lambda: None,
+) -> list[Row]:
+    """Capacity; moving inversions again and again for so long; and the error counters before and after both, where NVML
+    can be asked."""
     before = counters(nvml, handle) if nvml else {}
     memory = CudaMemory(compute_capability)
     try:
@@ -116,6 +127,10 @@ def run(compute_capability: str, nvml: Any = None, handle: Any = None) -> list[R
             text = "No memory could be allocated; another process holds it."
             return [Row("memory.capacity", "not tested", text)]
         rows = [capacity_row(run_passes(memory), memory.free_bytes, memory.total_bytes)]
+        temperatures_c = [temperature_c()]
+        end = time.monotonic() + seconds
+        passes = inversions(memory, lambda: time.monotonic() < end)
+        rows.append(inversions_row(memory.words, passes, [*temperatures_c, temperature_c()]))
     except Exception as error:
         if "ECC" not in str(error).upper():
             raise
