@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from .audit.checks import LIMITER_MINUTES
 from .cli_shared import measure_device
 from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, fail
 
@@ -29,8 +30,17 @@ EXIT_CODES = {"consistent": CONFORMS, "inconsistent": DIFFERS}
     show_default=True,
     help="Directory for the record, without RECORD.",
 )
+@click.option(
+    "--limiter-minutes",
+    type=click.FloatRange(min=1),
+    default=LIMITER_MINUTES,
+    show_default=True,
+    metavar="N",
+    help="How long the hunt for limits may take, without RECORD. The more, the longer two kernels run in one go: with "
+    "40 a quarter of an hour each.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def audit(record: str | None, since: str | None, device: int, out: Path, as_json: bool) -> None:
+def audit(record: str | None, since: str | None, device: int, out: Path, limiter_minutes: float, as_json: bool) -> None:
     """Hold what a GPU says of itself against what it does.
 
     With RECORD, what that run shows: names, counts, clocks, power and link against measurements. Without, this
@@ -55,7 +65,9 @@ def audit(record: str | None, since: str | None, device: int, out: Path, as_json
     try:
         earlier = None if since is None else records.read(record_path(since))  # before measuring, not after
         if record is None:
-            path = measure_device(device, "audit", out)
+            path = measure_device(
+                device, "audit", out, pytest_arguments=(f"--gpuassay-limiter-minutes={limiter_minutes:g}",)
+            )
             click.echo(f"Record: {path}", err=True)
         else:
             path = record_path(record)

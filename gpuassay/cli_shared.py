@@ -76,7 +76,9 @@ def exit_code(judgement: Judgement, require: str) -> int:
     return CONFORMS
 
 
-def measure_device(device: int, profile: str, out: Path, resumed: Path | None = None) -> Path:
+def measure_device(
+    device: int, profile: str, out: Path, resumed: Path | None = None, pytest_arguments: tuple[str, ...] = ()
+) -> Path:
     """Measures, or with `resumed` completes that record in a new one; returns the record's path. Ends the program where
     no GPU can be measured."""
     from .claims import NoDriver
@@ -92,7 +94,9 @@ def measure_device(device: int, profile: str, out: Path, resumed: Path | None = 
     what = "Measuring" if resumed is None else "Completing the run on"
     click.echo(f"{what} {part} (CUDA device {device}), profile {profile}:", err=True)
     try:
-        return measure(device=device, profile=profile, out=out, part=part, resumed=resumed)
+        return measure(
+            device=device, profile=profile, out=out, part=part, pytest_arguments=pytest_arguments, resumed=resumed
+        )
     except NoUsableGpu:
         sys.exit(NO_GPU)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gpuassay import plugin, record
 from gpuassay.audit import Row, of_lines, overall
-from gpuassay.audit.checks import CHEAP, THOROUGH, guarded
+from gpuassay.audit.checks import CHEAP, THOROUGH, Run, guarded
 from gpuassay.audit.self_report import rows
 from gpuassay.audit.show import table
 from gpuassay.cli import cli
@@ -397,6 +397,6 @@ class Device:
 @pytest.mark.parametrize("name", [*CHEAP, *THOROUGH])
 def test_a_check_that_fails_is_not_tested_and_says_why(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    found = guarded(name, Device(), None)  # type: ignore[arg-type]
+    found = guarded(name, Device(), Run())  # type: ignore[arg-type]
     assert not {"consistent", "inconsistent"} & {row.verdict for row in found}
     assert all(row.text for row in found)

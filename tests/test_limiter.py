@@ -32,7 +32,7 @@ def part(seed: int, limiter: Limiter | None = None, phi: float = 0.7) -> Callabl
     rng = np.random.default_rng(seed)
 
     def observe(trial: Trial) -> Series:
-        n = round(trial.duration_s / trial.launch_s)
+        n = max(1, round(trial.duration_s * trial.duty / trial.launch_s))
         time_s = np.arange(n) * trial.launch_s / trial.duty
         rate = 1024 * np.exp(noise(rng, n, phi, 0.004))
         clock = 1.755e9 * np.exp(noise(rng, n, phi, 0.004))
@@ -68,6 +68,13 @@ def by_mix(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray
         rate *= 0.94
 
 
+def after_milliseconds(
+    trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray
+) -> None:
+    if trial.launch_s > 0.002 or trial.duty > 0.05:
+        rate *= 0.9
+
+
 def power_cap(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
     clock[time_s > 40] *= 0.9
     reasons[time_s > 40] = POWER_CAP
@@ -87,6 +94,7 @@ LIMITERS = {
     "by SMs": (by_sms, "differs"),
     "clock without a reason": (silent_clock, "clock, no reason"),
     "beside other work": (by_mix, "differs"),
+    "after milliseconds": (after_milliseconds, "differs"),
 }
 
 

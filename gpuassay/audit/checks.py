@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,25 @@ if TYPE_CHECKING:
     from ..cuda import CudaDevice
 
 SEED = 20261124  # of the limiter hunt's design; printed with its result
+LIMITER_MINUTES: float = 8  # of the profile's quarter of an hour
 
 
-def fingerprint(device: CudaDevice, _: Path | None) -> list[Row]:
+@dataclass(frozen=True)
+class Run:
+    """The run that a check is part of: where its record lies, and how long the hunt for limits may take."""
+
+    record: Path | None = None
+    limiter_minutes: float = LIMITER_MINUTES
+
+
+def fingerprint(device: CudaDevice, _: Run) -> list[Row]:
     """How the tensor cores add."""
     from . import fingerprint_run
 
     return [fingerprint_run.run(device.compute_capability)]
 
 
-def capacity(device: CudaDevice, _: Path | None) -> list[Row]:
+def capacity(device: CudaDevice, _: Run) -> list[Row]:
     """All free memory, filled before it is verified, then inverted again and again; error counters around it."""
     from . import memory_run
     from .determinism import temperature_c
@@ -32,7 +42,7 @@ def capacity(device: CudaDevice, _: Path | None) -> list[Row]:
         return memory_run.run(capability, nvml, handle, temperature_c=lambda: temperature_c(device))
 
 
-def residue(device: CudaDevice, _: Path | None) -> list[Row]:
+def residue(device: CudaDevice, _: Run) -> list[Row]:
     """Our own marker in memory that another of our processes gave back."""
     import cupy
 
@@ -47,31 +57,31 @@ def residue(device: CudaDevice, _: Path | None) -> list[Row]:
     return module.run(int(cupy.cuda.Device().id), others)
 
 
-def determinism(device: CudaDevice, _: Path | None) -> list[Row]:
+def determinism(device: CudaDevice, _: Run) -> list[Row]:
     """The same work again and again, bit by bit, on every SM."""
     from . import determinism as module
 
     return module.run(device)
 
 
-def limiters(device: CudaDevice, _: Path | None) -> list[Row]:
+def limiters(device: CudaDevice, run: Run) -> list[Row]:
     """Limits that act on some work only."""
     from . import limiter_run
 
-    return [limiter_run.run(device, SEED)]
+    return [limiter_run.run(device, SEED, 60 * run.limiter_minutes)]
 
 
-def host(device: CudaDevice, record: Path | None) -> list[Row]:
+def host(device: CudaDevice, run: Run) -> list[Row]:
     """Facts about driver, files, agents and engines, and evidence where a verifier is installed."""
     from . import host as module
 
-    evidence = None if record is None else record.with_suffix(".evidence.json")
+    evidence = None if run.record is None else run.record.with_suffix(".evidence.json")
     with _nvml(device) as (nvml, handle):
         attested = module.attestation(evidence, missing=module.missing_conditions(nvml=nvml))
         return [*module.rows(nvml=nvml, handle=handle), _properties(), attested]
 
 
-def capabilities(device: CudaDevice, _: Path | None) -> list[Row]:
+def capabilities(device: CudaDevice, _: Run) -> list[Row]:
     """What the driver says of engines and modes, and launches that show what it allows."""
     from cuda.bindings import driver
 
@@ -82,7 +92,7 @@ def capabilities(device: CudaDevice, _: Path | None) -> list[Row]:
     return [module.queries_row(found + module.try_launches(driver, device.compute_capability, device.sm_count))]
 
 
-def kernels(device: CudaDevice, _: Path | None) -> list[Row]:
+def kernels(device: CudaDevice, _: Run) -> list[Row]:
     """Every kernel of this program, tried once."""
     from . import capabilities as module
 
@@ -114,13 +124,13 @@ def _properties() -> Row:
     return Row("CUDA properties", "not observable", text, len(found), unit="1", details=found)
 
 
-CHEAP: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
+CHEAP: dict[str, Callable[[CudaDevice, Run], list[Row]]] = {
     "fingerprint": fingerprint,
     "capabilities": capabilities,
     "host": host,
 }
 """Seconds; part of the profile standard."""
-THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
+THOROUGH: dict[str, Callable[[CudaDevice, Run], list[Row]]] = {
     "residue": residue,
     "determinism": determinism,
     "limiters": limiters,
@@ -130,11 +140,11 @@ THOROUGH: dict[str, Callable[[CudaDevice, Path | None], list[Row]]] = {
 """Minutes; part of the profile audit only. Memory last: an uncorrectable error there ends the CUDA context."""
 
 
-def guarded(name: str, device: CudaDevice, record: Path | None) -> list[Row]:
+def guarded(name: str, device: CudaDevice, run: Run) -> list[Row]:
     """The rows of one check; one row `not tested` where it fails on its own."""
     check = (CHEAP | THOROUGH)[name]
     try:
-        return check(device, record)
+        return check(device, run)
     except Exception as error:  # a check that breaks must cost neither the other checks nor the record
         return [Row(name, "not tested", f"The check failed with {type(error).__name__}: {str(error)[:300]}.")]
 

@@ -38,6 +38,8 @@ IDLE = 0x001
 WITHIN = (("rate", FLOOR), ("clock_hz", CLOCK_FLOOR))  # what may step within a trial, and from which size on
 SHORT_S = 1.0  # a plain trial: some fifty launches
 LAUNCH_S = 0.02
+# A millisecond of work at a time, and a rest of 99: what acts later has not acted yet.
+ALONE: dict[str, Any] = {"launch_s": 0.001, "duty": 0.01, "duration_s": 4 * SHORT_S}
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class Hunt:
 
 def design(seed: int, metrics: Sequence[str], others: Sequence[str] = (), combinations: int = 2) -> list[Trial]:
     """The short trials. Per metric the plain trial, every factor's other levels alone and some random combinations; of
-    the `others` the plain trial, half the duty, and one combination. Order and combinations follow from the seed."""
+    the `others` the plain trial, half the duty, and one combination. Of arithmetic also ALONE. Order and combinations
+    follow from the seed."""
     rng = np.random.default_rng(seed)
     found: list[Trial] = []
     for metric in (*metrics, *others):
@@ -124,6 +127,7 @@ def design(seed: int, metrics: Sequence[str], others: Sequence[str] = (), combin
         found.append(Trial(metric))
         if metric in metrics:
             found += [Trial(metric, **{name: level}) for name, values in levels.items() for level in values[1:]]
+            found += [] if Trial(metric).per_second else [Trial(metric, **ALONE)]
         else:
             found.append(Trial(metric, duty=0.5))
         for _ in range(combinations if metric in metrics else 1):

@@ -34,15 +34,14 @@ OTHERS = (
     "sfu.ex2",
 )
 LONG = METRICS[:2]
-BUDGET_S = 480.0  # of the profile's quarter of an hour; the long trials share what the short ones leave
 LONG_S = (20.0, 900.0)  # LHR began after one to two minutes
 LONG_LAUNCH_S = 0.05
 REASONS_EVERY_S = 0.1
 FOOTPRINT_BYTES = 4 * 2**30  # of memory kernels: far beyond L2, and written in a moment
 
 
-def run(device: CudaDevice, seed: int, budget_s: float = BUDGET_S) -> Row:
-    """The hunt on `device`, by the design of `seed`."""
+def run(device: CudaDevice, seed: int, budget_s: float) -> Row:
+    """The hunt on `device`, by the design of `seed`; the long trials share what the short ones leave of `budget_s`."""
     from ..device import DeviceError
     from ..kernels.compile import CompileError
 
