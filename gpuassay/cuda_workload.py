@@ -154,7 +154,8 @@ class CudaWorkload:
         architecture = fill.architecture_for(self._device.compute_capability)
         assert architecture is not None
         function, _ = self._device.load(fill, architecture)
-        array = self._cupy.empty(words, dtype=dtype)
+        least = fill.chunk_bytes // np.dtype(dtype).itemsize  # of an array smaller than that, the beginning
+        array = self._cupy.empty(max(words, least), dtype=dtype)
         chunks = np.uint32(array.nbytes // fill.chunk_bytes)
         stamps = self._cupy.empty((self._device.sm_count * fill.blocks_per_sm, 6), dtype=np.uint64)
         counter = self._cupy.zeros(1, dtype=np.uint32)
@@ -163,7 +164,7 @@ class CudaWorkload:
             (fill.threads,),
             (stamps, counter, chunks, chunks, array, np.uint32(rng.integers(2**32))),
         )
-        return array
+        return array[:words]
 
     def _set_arrays(self, inputs: list[Any], output: Any, parameter: Any, chunks: int) -> None:
         self._arguments = (*inputs, output) if parameter is None else (*inputs, output, parameter)

@@ -213,7 +213,7 @@ def measure(
         progress.start(f"{name} ({variant or toolchain})")
         from .kernels import no_kernel
 
-        kernel = _choose(metric, toolchain, gpu.compute_capability)
+        kernel = _choose(metric, toolchain, gpu.compute_capability, footprint_bytes)
         if kernel is None:
             not_measured(record, progress, name, no_kernel(metric, toolchain, gpu.compute_capability), toolchain)
         assert kernel is not None
@@ -281,10 +281,13 @@ def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | No
     return run
 
 
-def _choose(metric: str, toolchain: str, compute_capability: str) -> Kernel | None:
-    from .kernels import kernels_for
+def _choose(metric: str, toolchain: str, compute_capability: str, footprint_bytes: int | None) -> Kernel | None:
+    from .kernels import MemoryKernel, kernels_for
 
-    candidates = kernels_for(metric, toolchain)
+    def fits(kernel: Kernel) -> bool:
+        return footprint_bytes is None or not isinstance(kernel, MemoryKernel) or kernel.fits(footprint_bytes)
+
+    candidates = (k for k in kernels_for(metric, toolchain) if fits(k))
     return next((k for k in candidates if k.architecture_for(compute_capability)), None)
 
 

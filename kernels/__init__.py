@@ -33,7 +33,7 @@ NO_KERNEL = "no kernel for this architecture"
 
 
 def kernels_for(metric: str, toolchain: str | None = None) -> list[Kernel]:
-    """All declared kernels of `metric`, or those of one toolchain."""
+    """All declared kernels of `metric`, or those of one toolchain; the one for the largest arrays first."""
     return [k for k in KERNELS if k.metric == metric and toolchain in (None, k.toolchain)]
 
 

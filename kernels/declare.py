@@ -170,6 +170,10 @@ class MemoryKernel(Kernel):
         """Number of large arrays."""
         return self.input_arrays + (not self.output_is_sum)
 
+    def fits(self, footprint_bytes: int) -> bool:
+        """Whether so many bytes hold a chunk of each array."""
+        return footprint_bytes >= self.arrays * self.chunk_bytes
+
     def parameter(self, rng: np.random.Generator) -> np.generic | None:
         """Fresh seed or scalar for a launch, or None where the kernel takes none."""
         return None

@@ -28,6 +28,17 @@ class Read(MemoryKernel):
 
 
 @dataclass(frozen=True)
+class ReadAgain(Read):
+    """As Read; each chunk is read four times an iteration."""
+
+    def reference(
+        self, inputs: list[NDArray[Any]], parameter: Any, words: int, passes: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | float]:
+        """Exact."""
+        return super().reference(inputs, parameter, words, 4 * passes)
+
+
+@dataclass(frozen=True)
 class Write(MemoryKernel):
     """Fills one array with random floats in [1, 2), a function of place and seed."""
 
@@ -168,6 +179,16 @@ MEMORY_KERNELS: tuple[MemoryKernel, ...] = (
         input_arrays=1,
         output_is_sum=True,
         **STREAMING,
+    ),
+    ReadAgain(  # the beginning of the curve over footprints
+        metric="memory.read",
+        symbol="memory_read_little",
+        work_per_iteration=65536,
+        instructions={"LDG.E.128": 8},
+        input_arrays=1,
+        output_is_sum=True,
+        footprint_bytes=2 * 16384,
+        **STREAMING | {"chunk_bytes": 16384},
     ),
     Write(
         metric="memory.write",

@@ -10,7 +10,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 FOOTPRINTS = sorted(
     {
         *(round(MIB * 2 ** (step / 8) / (64 * KIB)) * 64 * KIB for step in range(8 * 2, 8 * 8)),
-        *(64 * KIB * 2**step for step in range(6)),
+        *(16 * KIB * 2**step for step in range(8)),
         *(GIB * 2**step // 2 for step in range(9)),
     }
 )
@@ -34,7 +34,7 @@ def test_cache(measure: Measure, metric: str) -> None:
 @pytest.mark.claims
 @pytest.mark.parametrize("footprint_bytes", FOOTPRINTS)
 def test_read_over_footprint(measure: Measure, footprint_bytes: int) -> None:
-    """From one chunk, which L1 holds, to most of the memory."""
+    """From what L1 holds to most of the memory."""
     measure("memory.read", "cuda c++", footprint_bytes=footprint_bytes)
 
 

@@ -1,4 +1,4 @@
-// What the kernels of access.cu and atomic.cu use of CUDA, for this machine's processor: a thread of CUDA is one of the
+// What the kernels of access.cu, atomic.cu and memory.cu use of CUDA, for this machine's processor: a thread of CUDA is one of the
 // host's, a block runs after the other. `unroll` and launch bounds say nothing here.
 #include <pthread.h>
 #include <stddef.h>
@@ -20,7 +20,7 @@ struct Dimensions {
     unsigned x;
 };
 static thread_local Dimensions threadIdx;
-static Dimensions blockIdx, gridDim;
+static Dimensions blockIdx, blockDim, gridDim;
 static pthread_barrier_t barrier;
 static std::mutex atomic;
 
@@ -89,7 +89,7 @@ static void call(void (*kernel)(T...), const uint64_t *words, std::index_sequenc
     kernel(argument<T>(words[n])...);
 }
 template <typename... T> static void launched(void (*kernel)(T...), unsigned blocks, unsigned count, const uint64_t *words) {
-    gridDim.x = blocks;
+    gridDim.x = blocks, blockDim.x = count;
     for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
         pthread_barrier_init(&barrier, nullptr, count);
         std::vector<std::thread> all;

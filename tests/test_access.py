@@ -1,5 +1,5 @@
-"""access.cu and atomic.cu, run on this machine's processor by the very code that launches them on a GPU, against their
-references; and the census of what is new in their machine code."""
+"""access.cu, atomic.cu and memory.cu's least kernel, run on this machine's processor by the very code that launches
+them on a GPU, against their references; and the census of what is new in their machine code."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from gpuassay.kernels.access import ACCESS_KERNELS, RANDOM_CHUNK_BYTES, places
 from gpuassay.kernels.atomic import ATOMIC_KERNELS
 from gpuassay.kernels.census import count, take, work_of
 from gpuassay.kernels.compile import MachineCode
+from gpuassay.kernels.memory import MEMORY_KERNELS
 from gpuassay.metrics import metrics
 
 HERE = Path(__file__).parent
 CHUNKS = 5
 # Inline PTX does not run here; the kernel differs from the one of 16 bytes in that load alone.
-EMULATED = [k for k in (*ACCESS_KERNELS, *ATOMIC_KERNELS) if k.macros.get("WIDTH") != 32]
+LITTLE = next(k for k in MEMORY_KERNELS if k.symbol == "memory_read_little")
+EMULATED = [k for k in (*ACCESS_KERNELS, *ATOMIC_KERNELS, LITTLE) if k.macros.get("WIDTH") != 32]
 CODE = MachineCode(b"", "none", "")
 
 
@@ -97,7 +99,7 @@ class Host:
         )
 
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
-        library = self.compiled(kernel, *(self.fault if kernel.source != "memory.cu" else ()))
+        library = self.compiled(kernel, *(self.fault if kernel.symbol != "memory_write" else ()))
 
         def launch(grid: Any, block: Any, arguments: Any, shared_mem: int = 0) -> None:
             assert shared_mem == 0
@@ -119,7 +121,7 @@ def checked(device: Host, kernel: Kernel, seed: int = 11) -> CudaWorkload:
     return workload
 
 
-@pytest.mark.parametrize("kernel", EMULATED, ids=[kernel.metric for kernel in EMULATED])
+@pytest.mark.parametrize("kernel", EMULATED, ids=[kernel.symbol for kernel in EMULATED])
 def test_the_source_does_what_the_reference_says(compiled: Callable[..., ctypes.CDLL], kernel: Kernel) -> None:
     """Check, allocation and a launch on what was allocated; every operation is counted."""
     device = Host(compiled)
@@ -144,6 +146,8 @@ FAULTS = [
     ("memory.random", "threadIdx.x % 2", "0"),
     ("memory.random_update", "+ threadIdx.x + seed", "+ threadIdx.x / 2 + seed"),
     ("memory.random_update", "array_chunks) * places", "array_chunks + 1) * places"),
+    ("memory_read_little", "start - threadIdx.x", "start"),
+    ("memory_read_little", "within + blockDim.x", "within"),
     ("memory.write.partial", "2 * (start", "1 + 2 * (start"),
     ("memory.read.offset4", "from -= chunk_vectors", "from -= 1"),
     ("memory.read.offset16", "from -= chunk_vectors", "from -= 2"),
@@ -163,11 +167,11 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("metric", "old", "new"), FAULTS)
+@pytest.mark.parametrize(("name", "old", "new"), FAULTS)
 def test_a_fault_in_the_source_fails_the_check(
-    compiled: Callable[..., ctypes.CDLL], metric: str, old: str, new: str
+    compiled: Callable[..., ctypes.CDLL], name: str, old: str, new: str
 ) -> None:
-    kernel = kernels_for(metric)[0]
+    kernel = next(k for k in EMULATED if name in (k.metric, k.symbol))
     assert not checked(Host(compiled, (old, new)), kernel).check.passed
 
 
