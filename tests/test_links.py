@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,36 @@ def test_every_operation_runs_and_frees_all_that_it_took(name: str, cupy_stand_i
     assert cupy_stand_in.malloc.call_count == cupy_stand_in.free.call_count
     assert cupy_stand_in.hostAlloc.call_count == cupy_stand_in.freeHost.call_count
     assert cupy_stand_in.mallocAsync.call_count == cupy_stand_in.freeAsync.call_count
+
+
+def test_numbas_launches_run_in_its_simulator() -> None:
+    """Their own calls of Numba are real; what waits for the GPU is CuPy's, and stands for nothing here."""
+    pytest.importorskip("numba_cuda", reason="the numba toolchain is not installed")
+    program = """
+import sys
+from unittest.mock import MagicMock
+for name in ("cupy", "cupy.cuda"):
+    sys.modules[name] = MagicMock()
+from gpuassay.cuda_launches import NUMBA_LAUNCHES, launch
+for what in NUMBA_LAUNCHES:
+    run, work, unit, ready = launch(what, "numba", [])
+    for _ in range(2):
+        ready()
+        run()
+    print(what, work, unit)
+"""
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["async 100 1", "sync 100 1", "event_pair 100 1", "first 1 1", ""]
+
+
+@pytest.mark.parametrize("what", ["graph", "allocation", "module_load"])
+def test_what_numba_cannot_do_is_named(cupy_stand_in: MagicMock, what: str) -> None:
+    from gpuassay.cuda_operations import operation
+
+    with pytest.raises(DeviceError, match=f"launch.{what} is measured with CuPy only"):
+        operation(f"launch.{what}", "numba")
 
 
 def test_what_was_taken_before_a_refusal_is_freed(cupy_stand_in: MagicMock) -> None:
