@@ -123,7 +123,10 @@ class CudaWorkload:
         kernel = self._kernel
         if isinstance(kernel, ArithmeticKernel):
             output = self._arguments[1]
-            self._arguments = (self._cupy.asarray(_operands(kernel.inputs(rng, timed=True), data)), output)
+            self._arguments = (
+                self._cupy.asarray(operands(kernel.inputs(rng, timed=True), data, kernel.threads)),
+                output,
+            )
             return
         assert isinstance(kernel, MemoryKernel)
         self._arguments = ()
@@ -246,11 +249,20 @@ def refuse_half(wanted_bytes: int, free_bytes: int, fits: int) -> None:
         )
 
 
-def _operands(random: NDArray[Any], data: Data) -> NDArray[Any]:
-    """`random` as it is, or an array like it that holds one value, or zeros."""
+def operands(random: NDArray[Any], data: Data, threads: int) -> NDArray[Any]:
+    """`random` as it is, or an array like it that holds `data` of its values."""
+    # Of operands that come as bytes, whole 32-bit words are moved, so that no number is made that was not drawn.
+    values = random.view(np.uint32) if random.dtype == np.uint8 else random
+    runs = np.split(values.ravel(), range(threads, values.size, threads))
     if data == "zeros":
-        return np.zeros_like(random)
-    return np.full_like(random, random.flat[0]) if data == "one value" else random
+        runs = [np.zeros_like(run) for run in runs]
+    elif data == "one value":
+        runs = [np.full_like(run, values.flat[0]) for run in runs]
+    elif data == "low entropy":
+        runs = [np.resize(run[:4], run.size) for run in runs]
+    elif data == "sorted":
+        runs = [np.sort(run) for run in runs]
+    return np.concatenate(runs).view(random.dtype).reshape(random.shape)
 
 
 def random_words(rng: np.random.Generator, count: int, dtype: Any) -> NDArray[Any]:

@@ -18,9 +18,10 @@ from .links import PcieLink
 SMID, CLOCK_START, CLOCK_STOP, TIME_START_NS, TIME_STOP_NS, ITERATIONS = range(6)
 
 
-# Operands of a timed launch: fresh random ones; all alike (one random value); zeros. Only random data says what a job
-# gets; the others show what data costs in power.
-Data = Literal["random", "one value", "zeros"]
+# Operands of a timed launch: fresh random ones; those sorted, or four of them in turn (low entropy), in each run of as
+# many as a block has threads; all alike (one random value); zeros. Only random data says what a job gets; the others
+# show what data costs in power.
+Data = Literal["random", "sorted", "low entropy", "one value", "zeros"]
 
 
 class DeviceError(Exception):

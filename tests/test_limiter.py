@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from fake_gpu import FakeDevice, Model
 from gpuassay.audit import limiter_run
 from gpuassay.audit.limiter import Hunt, Series, Trial, design, detection_limit, hunt, row, steps, whitened
 from gpuassay.audit.limiter_run import _kernel, observe
+from gpuassay.cuda_workload import operands
+from gpuassay.device import Data
+from gpuassay.kernels import ArithmeticKernel
 
 LONG_S = 100.0
 METRICS = ("tensor.bf16", "vector.int32")
@@ -153,6 +157,25 @@ def test_correlated_noise_is_whitened() -> None:
     _, phi, sigma = whitened(x)
     assert phi == pytest.approx(0.7, abs=0.1)
     assert sigma == pytest.approx(0.004 * (1 - 0.49) ** 0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("metric", [*limiter_run.METRICS, "tensor.fp8_e4m3", "vector.fp64", "sfu.ex2"])
+def test_every_kind_of_data_is_made_of_values_that_were_drawn(metric: str) -> None:
+    kernel = _kernel(metric, "9.0")
+    assert isinstance(kernel, ArithmeticKernel)
+    random = kernel.inputs(np.random.default_rng(4), timed=True)
+    made = {data: operands(random, data, kernel.threads) for data in get_args(Data)}
+    assert {(found.dtype, found.shape) for found in made.values()} == {(random.dtype, random.shape)}
+    words = {data: found.view(np.uint32) if found.dtype == np.uint8 else found for data, found in made.items()}
+    assert (made["random"] == random).all()
+    assert not made["zeros"].any()
+    for data in ("sorted", "low entropy", "one value"):
+        assert np.isin(words[data], words["random"]).all()
+    assert (np.sort(words["sorted"].ravel()) == np.sort(words["random"].ravel())).all()
+    assert np.unique(words["one value"]).size == 1
+    run = words["low entropy"].ravel()[kernel.threads : 2 * kernel.threads]
+    assert np.unique(run).size <= 4
+    assert (np.diff(words["sorted"].ravel()[: kernel.threads].astype(np.float64)) >= 0).all()
 
 
 def test_the_design_follows_from_its_seed() -> None:

@@ -122,7 +122,7 @@ def design(seed: int, metrics: Sequence[str], others: Sequence[str] = (), combin
             "mix": (None, *(name for name in metrics[:2] if name != metric)),
         }
         if not Trial(metric).per_second:  # the memory is shared by the SMs, and its data are always random
-            levels |= {"data": ("random", "one value", "zeros"), "sms": (1.0, 0.5, 0.1)}
+            levels |= {"data": ("random", "sorted", "low entropy", "one value", "zeros"), "sms": (1.0, 0.5, 0.1)}
             levels |= {"launch_s": (LAUNCH_S, LAUNCH_S / 5)}
         found.append(Trial(metric))
         if metric in metrics:
