@@ -310,10 +310,16 @@ def test_every_metric_has_a_title_and_is_compared_with_one_that_exists() -> None
 
 
 @pytest.mark.parametrize(
-    ("metric", "slow"), [("atomic.shared.add_u32.one", True), ("atomic.global.add_u32.one", False)]
+    ("unit", "work", "cycles", "slow"),
+    [
+        ("OP", [10, 10, 10], [6, 5, 5], True),
+        ("B", [10, 10, 10], [6, 5, 5], True),
+        ("OP", [9, 10, 10], [5, 5, 5], False),
+        ("load", [10, 10, 10], [6, 5, 5], False),
+    ],
 )
-def test_an_sm_that_gets_fewer_chunks_is_not_slow(metric: str, slow: bool) -> None:
+def test_an_sm_that_gets_fewer_chunks_is_not_slow(unit: str, work: list[int], cycles: list[int], slow: bool) -> None:
     import pandas as pd
 
-    row = {"metric": metric, "work_unit": "OP", "sm_id": [0, 1, 2], "sm_work": [9, 10, 10], "sm_cycles": [5, 5, 5]}
+    row = {"work_unit": unit, "sm_id": [0, 1, 2], "sm_work": work, "sm_cycles": cycles}
     assert (_slow_sms(pd.DataFrame([row])) is not None) is slow
