@@ -128,8 +128,8 @@ _Rows = dict[str, Callable[[], Any]]
 def _give(document: Document, data: _Rows, form: str, output: Path | None, lang: str) -> None:
     """Writes the document, or what `data` gives for the form, to the output."""
     from .report import console, html, markdown, pdf
-    from .report.html import MissingExtra
     from .report.language import translated
+    from .report.model import MissingExtra
     from .report.plain import lines
     from .report.tidy import rows
 

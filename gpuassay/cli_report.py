@@ -70,9 +70,9 @@ def report(
     gpuassay report run.jsonl --format junit -o gpu.xml
     gpuassay report run.jsonl --format all -o filed/run.html
     """
-    from .report.html import MissingExtra
     from .report.lab import Lab, LabError
     from .report.lab import read as read_lab
+    from .report.model import MissingExtra
     from .report.pdf import PdfError
 
     if schema:

@@ -50,8 +50,8 @@ language_option = click.option(
 
 def speaker(lang: str) -> Callable[[str], str]:
     """What puts a text into the language of --lang. Ends the program where Babel is missing."""
-    from .report.html import MissingExtra
     from .report.language import translator
+    from .report.model import MissingExtra
 
     try:
         said = translator(lang)
@@ -127,8 +127,8 @@ def print_judgement(judgement: Judgement, as_json: bool, lang: str = "en", detai
         click.echo(json.dumps(judgement.to_json(), indent=2, allow_nan=False))
         return
     from . import report
-    from .report.html import MissingExtra
     from .report.language import translated_lines
+    from .report.model import MissingExtra
 
     try:
         report.console().print(translated_lines(report.judgement(judgement, details), lang))

@@ -13,10 +13,9 @@ from typing import Literal
 from . import throughput
 from .calibration import Attainment
 from .decision import Comparison, Rule, compare
-from .measured import Measured
 from .metrics import Metric
 from .sheets import UNITS, Quantity, Sheet
-from .uncertainty import Term, combined, coverage_factor, rectangular
+from .uncertainty import Measured, Term, combined, coverage_factor, rectangular
 from .units import show
 
 Word = Literal[

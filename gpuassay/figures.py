@@ -22,10 +22,9 @@ from . import calibration
 from .agreement import Finding
 from .conformity import Verdict, judge_metric, sm_count
 from .decision import Rule
-from .measured import Measured
 from .metrics import Metric, known, metrics
 from .sheets import Sheet
-from .uncertainty import Term
+from .uncertainty import Measured, Term
 from .units import PER_CLOCK, parse
 from .untrusted import printable
 from .verdict import Judgement, conclude

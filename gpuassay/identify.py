@@ -19,11 +19,11 @@ import numpy as np
 
 from . import calibration
 from .conformity import nominal_limit, sm_count
-from .measured import Measured
+from .measured import measurements
 from .metrics import metric
 from .record import Record
 from .sheets import Quantity, Sheet, all_sheets
-from .uncertainty import combined
+from .uncertainty import Measured, combined
 
 NONE = "none of these"
 PRIOR_NONE = 0.05  # probability, before any evidence, that the catalogue does not hold the part
@@ -79,8 +79,6 @@ class Identification:
 
 def evidence_of(record: Record) -> Evidence:
     """The evidence that a record holds."""
-    from .verdict import measurements
-
     claims = record.claims
     taken = dict(measurements(record))
     sms = taken.pop("count.sm", None)

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import stamps
-from .uncertainty import Term, dispersion, drift, rectangular
+from .uncertainty import Measured, Term, dispersion, drift, rectangular
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from .measured import Measured
-
-STAMP_CYCLES = 100.0  # barrier and stamp at either end, and the loop's first branch: as in measured.py
 # PTX leaves the step of %globaltimer to the implementation; this is taken as its bound, half a step at either end.
 GLOBALTIMER_STEP_S = 1e-6
 
@@ -30,17 +27,15 @@ def cycles_per_load(rounds: DataFrame) -> Any:
 
 def from_rounds(rounds: DataFrame, causes: dict[str, float], conditions: str = "") -> Measured:
     """The latency in s per load as `rate`; how many cycles that is stands in `conditions`."""
-    from .measured import Measured
-
     cycles = cycles_per_load(rounds)
     seconds = cycles / rounds["sm_clock_hz"].to_numpy(float)
     clock_hz = float(np.median(rounds["sm_clock_hz"]))
     whole = stamps.medians(rounds["sm_cycles"])
-    at_the_ends = STAMP_CYCLES / float(np.median(whole))
+    at_the_ends = stamps.CYCLES / float(np.median(whole))
     terms = (
         dispersion(seconds),
         drift(seconds),
-        rectangular("clock stamps", at_the_ends, f"{STAMP_CYCLES:.0f} cycles"),
+        rectangular("clock stamps", at_the_ends, f"{stamps.CYCLES:.0f} cycles"),
         rectangular("global timer step", GLOBALTIMER_STEP_S * clock_hz / float(np.median(whole)), "1 us at either end"),
         Term("work count", 0.0, "B", "exact", "declared, and counted in the machine code (census)"),
     )

@@ -5,45 +5,61 @@ Terms are those of the GUM (JCGM 100:2008): type A from dispersion, type B from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import latency, stamps
+from . import contention, latency, stamps, sustained
+from .metrics import metric, metrics
 from .record import Record
 from .telemetry import reason_names
-from .uncertainty import Term, dispersion, drift, rectangular
+from .uncertainty import Measured, Term, dispersion, drift, rectangular
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 EVENT_RESOLUTION_S = 0.5e-6  # cudaEventElapsedTime: "resolution of approximately 0.5 microseconds"
 HOST_RESOLUTION_S = 0.2e-6  # two calls of CLOCK_MONOTONIC through Python take less
-STAMP_CYCLES = 100.0  # barrier and stamp at either end of a kernel; an upper bound, reads of clock64 take tens
 # Share per clock on an H100 with random data, sustained: 0.9996 to 0.9998 (prototype instrument, 2026-11-23); half the
 # range, doubled for parts not seen.
 DATA_DEPENDENCE = 0.0002
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One metric's measured values, before any sheet is looked at. None where not known.
+def measurements(record: Record) -> list[tuple[str, Measured]]:
+    """Every metric of a record with its measured values; CUDA C++ where both toolchains measured."""
+    if "measurements" not in record.derived:
+        record.derived["measurements"] = _measurements(record)
+    return list(record.derived["measurements"])
 
-    `rate` is absolute (SI, in the metric's unit); `per_clock` is work per clock and SM. Each has its own budget:
-    `terms` for `rate`, `clock_terms` for `per_clock`. Numbers, or arrays of one number per simulated run.
-    """
 
-    rate: Any
-    per_clock: Any = None
-    sm_count: int | None = None
-    sm_clock_hz: float | None = None
-    nominal_bytes_per_s: float | None = None  # two transfers per claimed memory clock x claimed bus width
-    terms: tuple[Term, ...] = ()
-    clock_terms: tuple[Term, ...] = ()
-    rounds: int = 0
-    dispersion_known: bool = False
-    bounds_from_below: bool = False  # a library's figure: the part can do this much, and maybe more
-    causes: dict[str, float] = field(default_factory=dict)  # clock-event reasons, share of the samples
-    conditions: str = ""  # what an importer knows of how the figure came about
+def _measurements(record: Record) -> list[tuple[str, Measured]]:
+    if record.run["samples"] != "kept":
+        claimed = record.claims.get("count.sm")
+        found = [("count.sm", Measured(claimed, conditions="as the device claims; nothing here counted them"))]
+        return [pair for pair in found if pair[1].rate is not None] + [
+            (line["metric"], from_median(line))
+            for line in record.medians
+            if line["metric"] in metrics() and not line.get("variant")
+        ]
+    telemetry = record.telemetry()
+    rounds = contention.clean(sustained.plain(record.rounds()), telemetry)
+    # A chase runs on as few SMs as its question needs: it says nothing of how many there are.
+    seen = stamps.sms(rounds[rounds["work_unit"] != "load"]["sm_id"])
+    found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
+    for key, of_metric in rounds.groupby("metric", sort=False):
+        name, ours = str(key), of_metric[of_metric["toolchain"] == "cuda c++"]
+        ours = ours if len(ours) else of_metric
+        if not ours["sm_id"].map(len).any():
+            found.append((name, from_operation(ours, metric(name).unit == "s")))
+            continue
+        conditions = ""
+        if metric(name).sustained:
+            everything, ours = ours, sustained.settled(ours)
+            conditions = (
+                f"settled: the last {float(ours['event_s'].sum()):.0f} s of {everything['event_s'].sum():.0f} s"
+            )
+            per_joule = sustained.energy(name, everything, telemetry)
+            found += [per_joule] if per_joule else []
+        found.append((name, from_rounds(ours, record, telemetry, conditions)))
+    return found
 
 
 def from_rounds(rounds: DataFrame, record: Record, telemetry: DataFrame, conditions: str = "") -> Measured:
@@ -113,7 +129,7 @@ def estimate(
     clock_terms = (
         dispersion(per_clock),
         drift(per_clock),
-        rectangular("clock stamps", STAMP_CYCLES / np.median(cycles, axis=-1), f"{STAMP_CYCLES:.0f} cycles"),
+        rectangular("clock stamps", stamps.CYCLES / np.median(cycles, axis=-1), f"{stamps.CYCLES:.0f} cycles"),
         rectangular("data dependence", DATA_DEPENDENCE, "random data, burst against sustained, H100"),
     )
     exact = Term("work count", 0.0, "B", "exact", "declared, and counted in the machine code (census)")

@@ -256,7 +256,7 @@ def _judged(case: Case, runs: int, rng: np.random.Generator) -> Iterator[Row]:
         yield _row(case, "memory", np.where(either == BELOW, BELOW, either), None)
     if "count.sm" in case.expect:
         from .conformity import judge_metric
-        from .measured import Measured
+        from .uncertainty import Measured
 
         word = judge_metric(metric("count.sm"), Measured(case.part.sms), sheet, None, Rule()).verdict
         yield _row(case, "count.sm", np.full(runs, WORDS.index(word)), None)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+CYCLES = 100.0  # barrier and stamp at either end of a kernel; an upper bound, reads of clock64 take tens
+
 
 def medians(values: Iterable[Any], divisors: Iterable[Any] | None = None) -> NDArray[np.float64]:
     """The median of each array, (rounds,); with `divisors` of the quotients, element by element."""

@@ -110,9 +110,9 @@ def records(
 
 def estimates_of(record: Record, path: Path | None = None) -> list[dict[str, Any]]:
     """The rows of `estimates` for one record."""
+    from .measured import measurements
     from .metrics import metric
     from .uncertainty import combined
-    from .verdict import measurements
 
     program = record.run["program"]
     claims = record.claims

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import segments, stamps
 from .agreement import Finding
-from .measured import Measured
 from .metrics import ENERGY, SUSTAINED
-from .uncertainty import rectangular
+from .uncertainty import Measured, rectangular
 
 if TYPE_CHECKING:
     from pandas import DataFrame

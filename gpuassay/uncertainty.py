@@ -6,7 +6,7 @@ Everything takes scalars or arrays alike: one run, or ten thousand simulated one
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,28 @@ class Term:
     distribution: str
     source: str
     degrees_of_freedom: Any = float("inf")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric's measured values, before any sheet is looked at. None where not known.
+
+    `rate` is absolute (SI, in the metric's unit); `per_clock` is work per clock and SM. Each has its own budget:
+    `terms` for `rate`, `clock_terms` for `per_clock`. Numbers, or arrays of one number per simulated run.
+    """
+
+    rate: Any
+    per_clock: Any = None
+    sm_count: int | None = None
+    sm_clock_hz: float | None = None
+    nominal_bytes_per_s: float | None = None  # two transfers per claimed memory clock x claimed bus width
+    terms: tuple[Term, ...] = ()
+    clock_terms: tuple[Term, ...] = ()
+    rounds: int = 0
+    dispersion_known: bool = False
+    bounds_from_below: bool = False  # a library's figure: the part can do this much, and maybe more
+    causes: dict[str, float] = field(default_factory=dict)  # clock-event reasons, share of the samples
+    conditions: str = ""  # what an importer knows of how the figure came about
 
 
 def rectangular(name: str, half_width: Any, source: str) -> Term:

@@ -12,19 +12,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from . import agreement, audit, calibration, contention, hierarchy, measured, stamps, sustained
+from . import agreement, audit, calibration, contention, hierarchy, sustained
 from .agreement import Finding
 from .conformity import Capability, Factor, Verdict, Word, judge_metric, limit_share
 from .decision import Rule
 from .latency import shown_size
-from .measured import Measured
+from .measured import measurements
 from .metrics import Metric, metric, metrics
 from .record import Record
 from .sheet_audit import acceptance
 from .sheets import Sheet
 from .sustained import Variant
 
-__all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "judge", "limit_shares", "measurements"]
+__all__ = ["Capability", "Factor", "Judgement", "Overall", "Verdict", "Word", "judge", "limit_shares"]
 
 SCHEMA = "gpuassay.judgement/1"
 # Findings that make a measurement invalid: what it says of the part cannot be told from what disturbed it.
@@ -236,45 +236,6 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
         findings += agreement.findings(contention.clean(plain, telemetry), telemetry, record)
         findings += sustained.findings(rounds)
     return findings
-
-
-def measurements(record: Record) -> list[tuple[str, Measured]]:
-    """Every metric of a record with its measured values; CUDA C++ where both toolchains measured."""
-    if "measurements" not in record.derived:
-        record.derived["measurements"] = _measurements(record)
-    return list(record.derived["measurements"])
-
-
-def _measurements(record: Record) -> list[tuple[str, Measured]]:
-    if record.run["samples"] != "kept":
-        claimed = record.claims.get("count.sm")
-        found = [("count.sm", Measured(claimed, conditions="as the device claims; nothing here counted them"))]
-        return [pair for pair in found if pair[1].rate is not None] + [
-            (line["metric"], measured.from_median(line))
-            for line in record.medians
-            if line["metric"] in metrics() and not line.get("variant")
-        ]
-    telemetry = record.telemetry()
-    rounds = contention.clean(sustained.plain(record.rounds()), telemetry)
-    # A chase runs on as few SMs as its question needs: it says nothing of how many there are.
-    seen = stamps.sms(rounds[rounds["work_unit"] != "load"]["sm_id"])
-    found = [("count.sm", Measured(len(seen), conditions="distinct %smid at work"))] if seen else []
-    for key, of_metric in rounds.groupby("metric", sort=False):
-        name, ours = str(key), of_metric[of_metric["toolchain"] == "cuda c++"]
-        ours = ours if len(ours) else of_metric
-        if not ours["sm_id"].map(len).any():
-            found.append((name, measured.from_operation(ours, metric(name).unit == "s")))
-            continue
-        conditions = ""
-        if metric(name).sustained:
-            everything, ours = ours, sustained.settled(ours)
-            conditions = (
-                f"settled: the last {float(ours['event_s'].sum()):.0f} s of {everything['event_s'].sum():.0f} s"
-            )
-            per_joule = sustained.energy(name, everything, telemetry)
-            found += [per_joule] if per_joule else []
-        found.append((name, measured.from_rounds(ours, record, telemetry, conditions)))
-    return found
 
 
 def _compared(verdict: Verdict, per_clock: dict[str, float | None]) -> Verdict:

@@ -14,7 +14,7 @@ from conftest import H20
 from gpuassay import record
 from gpuassay.cli import cli
 from gpuassay.identify import NONE, Evidence, Identification, evidence_of, identify
-from gpuassay.measured import Measured
+from gpuassay.uncertainty import Measured
 
 RECORDING = next((Path(__file__).parent.parent / "results" / "reference").glob("*.jsonl"))
 

@@ -289,8 +289,8 @@ def rows_of(judgement: Judgement, job: dict[str, Any]) -> Iterator[dict[str, Any
     `per_clock` work per clock and SM; `throttled` the share of samples with a reason to slow down for heat or power;
     SENSORS in W, degrees Celsius, Hz and shares.
     """
+    from gpuassay.measured import measurements
     from gpuassay.uncertainty import combined
-    from gpuassay.verdict import measurements
 
     record = judgement.record
     assert record is not None

@@ -9,14 +9,11 @@ from importlib.resources import files
 from rich.cells import cell_len
 
 from .drawing import ON_DARK
-from .model import Document, Table
+from .language import LANGUAGES, translator
+from .model import Document, MissingExtra, Table
 
 LETTERS = 120  # about as many of a table's size stand beside each other on an A4 page
 LABELS = {"identification": "Identification", "contents": "Contents"}  # the page's own words
-
-
-class MissingExtra(Exception):
-    """A library of an optional extra is not installed. One sentence with the command that installs it."""
 
 
 def write(document: Document, *, dark: bool = True) -> str:
@@ -26,8 +23,6 @@ def write(document: Document, *, dark: bool = True) -> str:
         from markupsafe import Markup
     except ImportError as error:
         raise MissingExtra("an HTML report needs Jinja2: pip install 'gpuassay[report]'") from error
-    from .language import LANGUAGES, translator
-
     code = next(code for code, (lang, _) in LANGUAGES.items() if lang == document.language)
     labels = {name: translator(code)(text) for name, text in LABELS.items()}
     here = files(__package__)

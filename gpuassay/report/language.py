@@ -16,8 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from .html import MissingExtra
-from .model import Cell, Document, Picture, Section, Table
+from .model import Cell, Document, MissingExtra, Picture, Section, Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -26,6 +26,10 @@ TONES = {
 }
 
 
+class MissingExtra(Exception):
+    """A library of an optional extra is not installed. One sentence with the command that installs it."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table. `tone` says what a verdict word means, for writers that have colour."""

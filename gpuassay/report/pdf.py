@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from . import html, typeset
-from .html import MissingExtra
-from .model import Document
+from .model import Document, MissingExtra
 
 
 class PdfError(Exception):
