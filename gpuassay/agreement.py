@@ -22,6 +22,7 @@ TWIN_TOLERANCE = 0.02  # CUDA C++ and Numba must agree within 2 %
 CLOCK_TOLERANCE = 0.02  # NVML's SM clock and the one measured by the kernels
 GAP_TOLERANCE = 0.02  # event time may exceed the kernel's own time by launch cost, but not by more
 EARLY_TOLERANCE = 0.002  # ... and no clock may show less time than passed, beyond its resolution
+UNUSUAL = 6.0  # standard deviations, by the median absolute deviation
 SLOW_SM = 0.02  # an SM this much slower than the median of its siblings is named
 
 
@@ -76,7 +77,13 @@ def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | N
     """A part above its slowdown limit, or slowed for heat, is not in the state that a sheet speaks of."""
     window = _during(rounds, telemetry)
     slowdown_c = record.claims.get("temperature.slowdown")
-    if slowdown_c is not None and "temperature_c" in window and (window["temperature_c"] >= float(slowdown_c)).any():
+    # NVML's call for the limit is deprecated from Ada on, and may answer 0.
+    if (
+        slowdown_c
+        and float(slowdown_c) > 0
+        and "temperature_c" in window
+        and (window["temperature_c"] >= float(slowdown_c)).any()
+    ):
         hottest = float(window["temperature_c"].max())
         return f"at {hottest:.0f} degC the part is at its slowdown limit of {float(slowdown_c):.0f} degC: cool it"
     if "clock_event_reasons" in window:
@@ -138,8 +145,11 @@ def _slow_sms(ours: DataFrame) -> str | None:
     if ours["work_unit"].iloc[0] == "load" or any(np.ptp(work) for work in ours["sm_work"]):
         return None
     medians = stamps.by_sm(ours["sm_id"], ours["sm_work"], ours["sm_cycles"])
-    typical = float(np.median(list(medians.values())))
-    slow = {sm: rate / typical for sm, rate in medians.items() if rate < (1 - SLOW_SM) * typical}
+    rates = np.array(list(medians.values()))
+    typical = float(np.median(rates))
+    # Where SMs differ by place or by luck (distributed shared memory, contended atomics), one must stand out from that.
+    usual = UNUSUAL * 1.4826 * float(np.median(np.abs(rates / typical - 1)))
+    slow = {sm: rate / typical for sm, rate in medians.items() if rate < (1 - max(SLOW_SM, usual)) * typical}
     if not slow:
         return None
     return "slower than their siblings: " + ", ".join(f"SM {sm} at {share:.1%}" for sm, share in sorted(slow.items()))

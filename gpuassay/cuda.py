@@ -18,7 +18,7 @@ from .cuda_mapped import MappedWorkload
 from .cuda_workload import CudaWorkload
 from .device import Data, DeviceError, Mark
 from .kernels import ChaseKernel, Kernel, MemoryKernel
-from .kernels.compile import MachineCode, compile_kernel
+from .kernels.compile import MachineCode, compile_kernel, numba_kernel
 from .links import PcieLink, read_link
 from .telemetry import NvmlSensors
 
@@ -54,7 +54,7 @@ class CudaDevice:
             )
         cupy.cuda.Device(ordinal).use()
         self._properties = runtime.getDeviceProperties(ordinal)
-        self._uuid = _uuid_text(self._properties["uuid"])
+        self._uuid = _uuid(ordinal)
         try:
             self.nvml_index = nvml_index_of_uuid(self._uuid)
         except LookupError as error:
@@ -173,21 +173,19 @@ class CudaDevice:
         return self._modules[code.sha256].get_function(symbol)
 
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
-        """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts."""
+        """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts; Numba links
+        the same PTX by a way of its own."""
         key = (kernel.toolchain, kernel.symbol, architecture)
         if key not in self._loaded:  # a curve launches one kernel many times
             self._loaded[key] = self._load(kernel, architecture)
         return self._loaded[key]
 
     def _load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
-        code = compile_kernel(kernel, architecture)
         if kernel.toolchain == "numba":
-            from numba import cuda
-
             from .kernels.numba_twins import TWINS
 
-            function, signature = TWINS[kernel.symbol]
-            return cuda.jit(signature)(function), code
+            return numba_kernel(*TWINS[kernel.symbol])
+        code = compile_kernel(kernel, architecture)
         if code.sha256 not in self._modules:
             with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
                 file.write(code.cubin)
@@ -198,7 +196,23 @@ class CudaDevice:
         return self._modules[code.sha256].get_function(kernel.symbol), code
 
 
+def _uuid(ordinal: int) -> str:
+    """The device's UUID, or its MIG instance's, in NVML's form: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.
+
+    From the driver: what CuPy's getDeviceProperties gives ends at the first zero byte, which one UUID in sixteen has.
+    """
+    from cuda.bindings import driver
+
+    # CUDA 12 gives a MIG instance's own UUID under a second name, CUDA 13 under the first.
+    ask = getattr(driver, "cuDeviceGetUuid_v2", driver.cuDeviceGetUuid)
+    status, device = driver.cuDeviceGet(ordinal)
+    if not int(status):
+        status, found = ask(device)
+    if int(status):
+        raise DeviceError(f"the driver does not give the UUID of CUDA device {ordinal}: {status.name}")
+    return _uuid_text(bytes(found.bytes))
+
+
 def _uuid_text(raw: bytes) -> str:
-    """NVML's form of a CUDA UUID: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx."""
-    text = raw[:16].hex()
+    text = raw.hex()
     return "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

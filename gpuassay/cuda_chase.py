@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda_workload import RESERVE, WARM_UP_S, CudaWorkload, refuse_half
+from .cuda_workload import RESERVE, CudaWorkload, refuse_half, warm_up_time_s
 from .device import Data, DeviceError
 from .kernels import ChaseKernel, Check
+from .kernels.compile import numba_kernel
 from .kernels.cycle import half_bits, order, placed, successors
 from .kernels.latency import LOADS, SHARED_SLOT_BYTES, SHARED_SLOTS
 
@@ -147,9 +148,7 @@ class ChaseWorkload(CudaWorkload):
     def size_and_warm_up(self, round_s: float | None) -> None:
         """Chooses the iterations per launch; walks a cycle that a cache could hold once."""
         target_s = round_s or CHASE_ROUND_S
-        marks = self._device.marks
-        # Points of a curve follow each other: the part is at its working clock already.
-        warm_up_s = 0.0 if marks and time.monotonic() - marks[-1].host_s < WARM_UP_S else WARM_UP_S
+        warm_up_s = warm_up_time_s(self._device.marks)
         slots = self.footprint_bytes // self._chase.stride_bytes
         if slots <= WALK_SLOTS:
             self._run(-(-slots // self._chase.work_per_iteration))
@@ -164,6 +163,7 @@ class ChaseWorkload(CudaWorkload):
             iterations = max(1, round(iterations * growth))
         self._iterations = iterations
         self.launches.clear()
+        self._make_views()
 
     def _start(self, iterations: int, place: int) -> None:
         cursor, *rest = self._arguments
@@ -181,8 +181,6 @@ class ChaseWorkload(CudaWorkload):
 
 @cache
 def _numba_build() -> Any:
-    from numba import cuda
-
     from .kernels.numba_cycle import SIGNATURE, latency_cycle
 
-    return cuda.jit(SIGNATURE)(latency_cycle)
+    return numba_kernel(latency_cycle, SIGNATURE)[0]

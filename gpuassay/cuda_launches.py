@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from .device import DeviceError
-from .kernels.compile import CompileError
+from .kernels.compile import CompileError, numba_kernel
 
 BATCH = 100  # calls per round of a cheap operation: host clocks read in some 50 ns
 ALLOCATION_BYTES = 2**20
@@ -53,14 +53,14 @@ def _cupy_launch() -> Launch:
 
 def _numba_launch() -> Launch:
     """An empty Numba kernel, compiled, on the default stream."""
-    from numba import config, cuda
+    from numba import config
 
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # one block is the point here
 
     def nothing() -> None:
         pass
 
-    kernel = cuda.jit("void()")(nothing)[1, 32]
+    kernel = numba_kernel(nothing, "void()")[0][1, 32]
     return lambda: kernel()
 
 

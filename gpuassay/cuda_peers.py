@@ -61,11 +61,13 @@ def peers(rest: str, free: Free) -> Built:
         runtime.setDevice(here)
 
     def run() -> None:
-        for start, _ in started:
-            start()
-        for _, wait in started:
-            wait()
-        runtime.setDevice(here)
+        try:
+            for start, _ in started:
+                start()
+            for _, wait in started:
+                wait()
+        finally:
+            runtime.setDevice(here)
 
     return run, PEER_BYTES * len(pairs), "B", about
 
@@ -148,6 +150,7 @@ def _access(kernel: MemoryKernel, device: int, peer: int, free: Free) -> tuple[C
         last = np.uint64(runtime.malloc(4))
         free.append(partial(runtime.free, int(last)))
         runtime.memset(int(last), 0, 4)
+        runtime.deviceSynchronize()  # the stream below does not wait for the default one
     launch(CHECK_CHUNKS, CHECK_CHUNKS * CHECK_PASSES, last, stream)
     runtime.streamSynchronize(stream.ptr)
     check = _checked(kernel, there, int(last))

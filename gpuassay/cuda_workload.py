@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import ITERATIONS, Data, DeviceError
+from .device import ITERATIONS, Data, DeviceError, Mark
 from .kernels import ArithmeticKernel, Check, Kernel, MemoryKernel
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class CudaWorkload:
         self._device, self._kernel, self.architecture = device, kernel, architecture
         self._cupy = device._cupy
         self._function, code = device.load(kernel, architecture)
-        self.cubin_sha256, self.compiler = code.sha256, code.compiler
+        self.cubin_sha256 = code.sha256 if code.cubin else None
+        self.compiler = code.compiler
         self._blocks = sms * kernel.blocks_per_sm // kernel.cluster * kernel.cluster  # whole clusters
         self._shared_bytes = self._fill_sm() if kernel.fills_sm else 0
         self._stamps = self._cupy.zeros((LAUNCHES_KEPT, self._blocks, 6), dtype=np.uint64)
@@ -179,19 +181,20 @@ class CudaWorkload:
         target_s = round_s or (MEMORY_ROUND_S if memory else ARITHMETIC_ROUND_S)
         # Whole passes, so that each launch moves exactly the same bytes.
         quantum = self._array_chunks if memory else 1
-        iterations = quantum if memory else 64
-        started = time.monotonic()
+        iterations = quantum  # one iteration of contended atomics may take milliseconds
+        warm_up_s, started = warm_up_time_s(self._device.marks), time.monotonic()
         while True:
             before = self._device.mark()
             self._run(iterations)
             elapsed_s = self._device.mark() - before
-            if time.monotonic() - started > WARM_UP_S and elapsed_s > target_s / 2:
+            if time.monotonic() - started > warm_up_s and elapsed_s > target_s / 2:
                 break
             # At most tenfold a step: the first, cold launch says little about the later ones.
             growth = min(10.0, target_s / max(elapsed_s, 1e-6))
             iterations = max(quantum, round(iterations * growth / quantum) * quantum)
         self._iterations = iterations
         self.launches.clear()
+        self._make_views()
 
     def launch(self) -> None:
         """See Workload.launch."""
@@ -229,6 +232,12 @@ class CudaWorkload:
         else:
             self._function((self._blocks,), (kernel.threads,), arguments, shared_mem=self._shared_bytes)
 
+    def _make_views(self) -> None:
+        """Numba's views of all places for stamps: one made within a round would count as its time."""
+        if self._kernel.toolchain == "numba":
+            for place in self._stamps:
+                self._numba_view(place)
+
     def _numba_view(self, argument: Any) -> Any:
         """A CuPy array as Numba's flat one, made once: making it takes longer than the launch."""
         if not isinstance(argument, self._cupy.ndarray):
@@ -239,6 +248,12 @@ class CudaWorkload:
 
             self._numba_views[key] = cuda.as_cuda_array(argument.ravel())
         return self._numba_views[key]
+
+
+def warm_up_time_s(marks: Sequence[Mark]) -> float:
+    """WARM_UP_S, or 0 where the last clock mark is younger than that: points of a curve follow each other, and the part
+    is at its working clock already."""
+    return 0.0 if marks and time.monotonic() - marks[-1].host_s < WARM_UP_S else WARM_UP_S
 
 
 def refuse_half(wanted_bytes: int, free_bytes: int, fits: int) -> None:

@@ -48,7 +48,7 @@ class Workload(Protocol):
     """A kernel, compiled, loaded, checked and sized: ready to be timed."""
 
     check: Check
-    cubin_sha256: str
+    cubin_sha256: str | None
     compiler: str
     architecture: str
     footprint_bytes: int  # of all large arrays together; 0 for kernels with resident operands

@@ -11,15 +11,19 @@ CONTEXT_LOST = 70
 # as sticky ("This leaves the process in an inconsistent state", CUDA Runtime API, cudaError_t): a fresh process costs
 # seconds, a context that was wrongly trusted a measurement.
 _CALL_REFUSED = {
-    1,  # InvalidValue
-    2,  # MemoryAllocation
-    9,  # InvalidConfiguration
-    98,  # InvalidDeviceFunction
-    200,  # InvalidKernelImage
-    209,  # NoKernelImageForDevice
-    218,  # InvalidPtx
-    701,  # LaunchOutOfResources
-    801,  # NotSupported
+    1: "CUDA_ERROR_INVALID_VALUE",
+    2: "CUDA_ERROR_OUT_OF_MEMORY",
+    9: "cudaErrorInvalidConfiguration",
+    35: "cudaErrorInsufficientDriver",
+    98: "cudaErrorInvalidDeviceFunction",
+    100: "CUDA_ERROR_NO_DEVICE",
+    101: "CUDA_ERROR_INVALID_DEVICE",
+    200: "CUDA_ERROR_INVALID_IMAGE",
+    209: "CUDA_ERROR_NO_BINARY_FOR_GPU",
+    218: "CUDA_ERROR_INVALID_PTX",
+    222: "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+    701: "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
+    801: "CUDA_ERROR_NOT_SUPPORTED",
 }
 _CUDA_ERRORS = {"CUDARuntimeError", "CUDADriverError", "CudaAPIError", "CUDAError"}
 
@@ -42,4 +46,6 @@ def cuda_failure(error: BaseException) -> tuple[str, bool] | None:
     if not names & _CUDA_ERRORS:
         return cuda_failure(error.__cause__) if error.__cause__ is not None else None
     code = getattr(error, "status", getattr(error, "code", None))
-    return f"{error}".partition("\n")[0], code not in _CALL_REFUSED
+    # cuda-core's CUDAError has no code, but begins with its name.
+    refused = code in _CALL_REFUSED if code is not None else f"{error}".startswith(tuple(_CALL_REFUSED.values()))
+    return f"{error}".partition("\n")[0], not refused

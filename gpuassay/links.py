@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .claims import first_supported, open_nvml
+from .claims import NoDriver, first_supported, open_nvml
 
 # PCI-SIG, by generation: transfers per second and lane, and the share that the line code leaves. 8b/10b for 1 and 2,
 # 128b/130b for 3 to 5 (PCI Express Base Specification 5.0, section 4.2); 6 is PAM4 in FLITs of 256 bytes, of which
@@ -19,7 +19,7 @@ GENERATIONS = {
     5: (32.0e9, 128 / 130),
     6: (64.0e9, 236 / 256),
 }
-HEALTHY_SHARE = 0.86  # of the line rate after coding: headers of packets of 128 to 256 bytes take the rest
+HEALTHY_SHARE = 0.82  # of the line rate after coding: headers of packets of 128 to 256 bytes take the rest
 
 
 def line_rate(generation: int, width: int) -> float | None:
@@ -59,7 +59,10 @@ def read_link(nvml_index: int, bus_id: str) -> PcieLink:
     """
     nvml = open_nvml()
     try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(nvml_index)
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(nvml_index)
+        except nvml.NVMLError as error:
+            raise NoDriver(f"NVML does not give device {nvml_index}: {error}") from error
 
         def ask(name: str) -> int | None:
             with contextlib.suppress(nvml.NVMLError):

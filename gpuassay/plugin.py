@@ -63,6 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # 20 s are 400 rounds: fewer than the stamps that stay on the device, and a sample of the clock every 50 ms.
 SUSTAINED_ROUND_S = 0.050
+# A point of a curve over footprints: a launch's cost of some 10 us does not hide a knee.
+POINT_ROUND_S = 0.004
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -220,7 +222,7 @@ def measure(
         try:
             workload = gpu.prepare(
                 kernel,
-                round_s=SUSTAINED_ROUND_S if sustained else None,
+                round_s=SUSTAINED_ROUND_S if sustained else POINT_ROUND_S if footprint_bytes is not None else None,
                 sms=sms,
                 data=data,
                 footprint_bytes=footprint_bytes,
@@ -243,8 +245,7 @@ def measure(
                 line |= {"metric": name, "footprint_bytes": workload.footprint_bytes}
                 line |= {"variant": variant} if variant else {}
             if record is not None:
-                for line in rounds:
-                    record.write("round", **line)
+                record.write_rounds(rounds)
             benchmark.extra_info |= _extra_info(rounds, variant)
             progress.done(rounds)
         except Exception as error:
@@ -267,15 +268,19 @@ def audit(request: pytest.FixtureRequest, gpu: Device, record: RecordWriter | No
         progress = Progress(request.session, request.node)
         minutes = request.config.getoption("--gpuassay-limiter-minutes") or LIMITER_MINUTES
         limit_s = AUDIT_LIMIT_S + 2 * 60 * minutes  # the long trials run again where they show something
-        announce(request.config, (f"audit: {name}", "cuda c++", None), limit_s)
+        benchmark = (f"audit: {name}", "cuda c++", None)
+        announce(request.config, benchmark, limit_s)
         progress.start(f"audit: {name}")
         if not isinstance(gpu, CudaDevice):
             progress.say("skipped: needs a real GPU")
             pytest.skip("needs a real GPU")
-        rows = guarded(name, gpu, Run(record.path if record else None, minutes))
+        try:
+            rows = guarded(name, gpu, Run(record.path if record else None, minutes))
+        except Exception as error:
+            failed(request.config, record, progress, benchmark, error)
         if record is not None:
             for row in rows:
-                record.write("audit", **row.line())
+                record.write("audit", **row.line(), metric=benchmark[0], toolchain=benchmark[1])
         progress.say(overall(rows))
 
     return run

@@ -174,8 +174,7 @@ def _write(record: RecordWriter | None, lines: list[dict[str, Any]], about: dict
     }
     check = {"check": check_line(about["check"])} if "check" in about else {}
     record.write("kernel", **kernel | about | check)
-    for line in lines:
-        record.write("round", **line)
+    record.write_rounds(lines)
 
 
 def _shown(lines: list[dict[str, Any]]) -> str:

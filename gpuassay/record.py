@@ -225,7 +225,18 @@ class RecordWriter:
             fields = {"schema": SCHEMA, **fields}
         data = _dump(kind, fields)
         with self._lock:
-            self._append(kind, data)
+            # Telemetry comes often and is no loss; everything else must survive a power cut.
+            self._append(data, begins=kind == "run", synced=kind != "telemetry")
+
+    def write_rounds(self, lines: list[dict[str, Any]]) -> None:
+        """Append a benchmark's "round" lines, as `write` does; they reach the disk together, before this returns.
+
+        On a network file system each wait for the disk costs milliseconds, and a run has thousands of rounds.
+        """
+        for place, fields in enumerate(lines, 1):
+            data = _dump("round", fields)
+            with self._lock:
+                self._append(data, synced=place == len(lines))
 
     def close(self, status: str = "complete", finished: str | None = None) -> None:
         """Write the end mark and close the file; a second call does nothing.
@@ -254,18 +265,18 @@ class RecordWriter:
                     "lines": self._written.lines,
                     "sha256": self._written.sha256.hexdigest(),
                 }
-                self._append("end", _dump("end", end))
+                self._append(_dump("end", end))
             finally:
                 self._file.close()
 
-    def _append(self, kind: str, data: bytes) -> None:
-        """Put one finished line into the file; the caller holds the lock."""
+    def _append(self, data: bytes, *, begins: bool = False, synced: bool = True) -> None:
+        """Put one finished line into the file; the caller holds the lock. `begins`: it is the "run" line."""
         if self.closed:
             raise ValueError(f"the record {self.path} is closed")
         if self._broken:
             raise ValueError(f"the record {self.path} could not be written and takes no more lines")
         before = self._written
-        if (kind == "run") != (before.lines == 0):
+        if begins != (before.lines == 0):
             raise ValueError("the first line of a record, and no other, is its 'run' line")
         data, following = chain.chained(before.chain, data)
         sha256 = before.sha256.copy()
@@ -275,8 +286,7 @@ class RecordWriter:
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
-            # Telemetry comes often and is no loss; everything else must survive a power cut.
-            if kind != "telemetry":
+            if synced:
                 os.fsync(self._file.fileno())
         except OSError:
             self._broken = True

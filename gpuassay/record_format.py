@@ -77,7 +77,7 @@ Lines, "or null" where a value may be absent:
     "inconsistent", "not tested", "not observable", "not permitted" or "not supported"; ``claim``
     and ``measured`` of any kind or null; ``expanded_uncertainty`` number or null and ``unit`` text
     or null, of both; ``text``: what was touched and what a disagreement would mean; ``details``
-    object.
+    object.  A row of a check on the device has ``metric`` "audit: NAME" and ``toolchain`` as well.
 ``end``
     ``finished`` ISO 8601 in UTC; ``status`` "complete" or "failed"; ``lines``: how many lines
     stand before this one; ``sha256``: hex digest of all bytes before this line.
@@ -190,6 +190,7 @@ FIELDS: dict[str, dict[str, _Need]] = {
 OPTIONAL: dict[str, dict[str, _Need]] = {
     "round": {"sm_clock_hz": "positive number?", "variant": "text?", "footprint_bytes": "number?"},
     "kernel": {"variant": "text?", "footprint_bytes": "number?"},
+    "audit": {"metric": "text", "toolchain": "text"},
     "telemetry": {
         "sm_clock_hz": "number?",
         "memory_clock_hz": "number?",

@@ -51,7 +51,8 @@ def finished(lines: Iterable[dict[str, Any]]) -> set[Benchmark]:
 def done(path: Path) -> set[Benchmark]:
     """What a process that goes on with this record need not measure: what is finished and what was given up."""
     lines = records.read_lines(path)
-    return finished(lines) | {benchmark_of(line) for line in lines if line["kind"] == "not_measured"}
+    by_line = ("not_measured", "audit")  # a check's rows are written at once, when it is over
+    return finished(lines) | {benchmark_of(line) for line in lines if line["kind"] in by_line and "metric" in line}
 
 
 def other_gpu(taken: Record, claims: list[dict[str, Any]]) -> str | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLOCK_EVENT_REASONS",
+    "STANDING_REASONS",
     "NvmlSensors",
     "Reading",
     "Sensors",
@@ -53,6 +54,10 @@ CLOCK_EVENT_REASONS: dict[int, str] = {
 }
 """Bit -> name without its prefix, as nvml.h defines nvmlClocksEventReason* (three of them, and in
 older headers all, as nvmlClocksThrottleReason*)."""
+
+
+STANDING_REASONS = 0x001 | 0x002 | 0x100
+"""Bits of an idle part and of settings that stand all the time: they explain no fall of a clock under load."""
 
 
 def reason_names(mask: int) -> list[str]:

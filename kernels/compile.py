@@ -1,6 +1,7 @@
 """Compiles a declared kernel to machine code (a cubin), without a GPU.
 
-The same function serves the run and the census, so what is counted is what is launched. Machine code, not PTX:
+The same function serves the run and the census, so what is counted is what is launched; Numba alone loads what it
+compiles by a way of its own (numba_kernel). Machine code, not PTX:
 within one CUDA major version a newer NVRTC's cubin loads on an older driver, its PTX does not.
 """
 
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import as_file, files
+from typing import Any
 
 from .declare import Kernel
 
@@ -103,3 +106,27 @@ def _numba(kernel: Kernel, architecture: str) -> MachineCode:
     except Exception as error:
         raise CompileError(f"{kernel.source} for {architecture}: {error}") from error
     return MachineCode(bytes(linked.code), f"numba-cuda {numba_cuda.__version__}", "")
+
+
+def numba_kernel(function: Callable[..., None], signature: Any) -> tuple[Any, MachineCode]:
+    """`function` compiled and loaded by Numba onto the current device, and the machine code that this gave: linked by
+    Numba's own linker, with its link-time optimisation, it is not the census's byte by byte.
+
+    Raises CompileError; errors of CUDA come as they are.
+    """
+    import numba_cuda
+    from numba import cuda
+
+    from ..faults import cuda_failure
+
+    try:
+        dispatcher = cuda.jit(signature)(function)
+    except Exception as error:  # Numba, its linker and NVVM have errors of their own
+        if cuda_failure(error):
+            raise
+        raise CompileError(f"Numba does not compile {function.__name__}: {error}") from error
+    try:
+        cubin = next(iter(dispatcher.overloads.values()))._codelibrary.get_cubin()
+    except (AttributeError, StopIteration):  # no public way leads there, and in the simulator none at all
+        cubin = b""
+    return dispatcher, MachineCode(bytes(cubin), f"numba-cuda {numba_cuda.__version__}", "")

@@ -316,10 +316,11 @@ def test_every_metric_has_a_title_and_is_compared_with_one_that_exists() -> None
         ("B", [10, 10, 10], [6, 5, 5], True),
         ("OP", [9, 10, 10], [5, 5, 5], False),
         ("load", [10, 10, 10], [6, 5, 5], False),
+        ("B", [10, 10, 10, 10, 10], [49, 50, 51, 52, 54], False),  # they differ by place
     ],
 )
 def test_an_sm_that_gets_fewer_chunks_is_not_slow(unit: str, work: list[int], cycles: list[int], slow: bool) -> None:
     import pandas as pd
 
-    row = {"work_unit": unit, "sm_id": [0, 1, 2], "sm_work": work, "sm_cycles": cycles}
+    row = {"work_unit": unit, "sm_id": list(range(len(work))), "sm_work": work, "sm_cycles": cycles}
     assert (_slow_sms(pd.DataFrame([row])) is not None) is slow

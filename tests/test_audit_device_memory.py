@@ -119,6 +119,19 @@ def test_words_are_numbered_through_all_chunks(cupy: StandIn) -> None:
     assert (found.count, found.first, found.by_sm) == (1, 8192, {5: 1})
 
 
+def test_a_flush_meets_no_wrong_words_but_those_that_were_poked(cupy: StandIn) -> None:
+    """Each costs atomics, and there are thousands of millions."""
+    memory = memory_run.CudaMemory("9.0")
+    memory.fill((1, 2), 0)
+    memory.verify((1, 2), 0, invert=True)
+    memory._found.set(np.zeros(len(memory._found), np.uint64))
+    memory.flush()
+    assert memory._found[0] == 0
+    memory.poke(3, 77)
+    memory.flush()
+    assert memory._found[0] in (1, 2)
+
+
 def test_a_wrong_bit_in_a_late_chunk_is_found_with_its_number(cupy: StandIn) -> None:
     def fault(chunk: Any, first: int) -> None:
         if first == 16_384:

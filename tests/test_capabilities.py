@@ -136,7 +136,7 @@ def nvml(**calls: Any) -> Any:
     def refused(*_: Any) -> None:
         raise NVMLError("Not Supported")
 
-    names = ("EncoderUtilization", "DecoderUtilization", "JpgUtilization", "OfaUtilization", "MigMode")
+    names = ("EncoderCapacity", "DecoderUtilization", "JpgUtilization", "OfaUtilization", "MigMode")
     usual = {f"nvmlDeviceGet{name}": refused for name in names}
     usual |= {"nvmlSystemGetConfComputeCapabilities": refused, "nvmlSystemGetConfComputeState": refused}
     usual |= {"NVMLError": NVMLError, "nvmlGpmQueryDeviceSupport": refused}
@@ -163,7 +163,10 @@ def test_the_drivers_answers_name_their_calls(tmp_path: Path) -> None:
             tmp_path / "params",
         )
     }
-    assert found["NVENC"] == Capability("NVENC", "absent", "nvmlDeviceGetEncoderUtilization: Not Supported")
+    assert found["NVENC"] == Capability("NVENC", "absent", "nvmlDeviceGetEncoderCapacity: Not Supported")
+    for percent, answer in ((0, "absent"), (100, "claimed")):
+        encoder = queries(nvml(nvmlDeviceGetEncoderCapacity=lambda *_, p=percent: p), 1, tmp_path / "params")[0]
+        assert (encoder.name, encoder.answer) == ("NVENC", answer)
     assert found["OFA"].answer == "refused"
     assert {found[name].answer for name in ("NVDEC", "MIG", "confidential computing")} == {"claimed"}
     assert "not switched here" in found["MIG"].by

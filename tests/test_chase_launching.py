@@ -135,7 +135,7 @@ def prepared(device: StandIn, kernel: ChaseKernel, footprint_bytes: int | None =
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuassay.cuda_chase.WARM_UP_S", 0.0)
+    monkeypatch.setattr("gpuassay.cuda_workload.WARM_UP_S", 0.0)
 
 
 @pytest.mark.parametrize("kernel", CUDA_KERNELS, ids=[kernel.metric for kernel in CUDA_KERNELS])

@@ -6,12 +6,15 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpuassay import claims, record, telemetry
 from gpuassay.claims import NoDriver
+from gpuassay.cuda import _uuid
+from gpuassay.device import DeviceError
 
 
 class FakeNvmlError(Exception):
@@ -245,3 +248,17 @@ def test_nothing_is_ever_set() -> None:
         source = Path(str(module.__file__)).read_text()
         for word in ("nvmlDeviceSet", "nvmlSystemSet", "nvmlDeviceReset", "nvmlDeviceClear"):
             assert word not in source
+
+
+@pytest.mark.parametrize("name", ["cuDeviceGetUuid", "cuDeviceGetUuid_v2"])
+def test_a_uuid_with_a_zero_byte_is_whole(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    driver = pytest.importorskip("cuda.bindings.driver")
+    raw = bytes([0x12, 0, 0x34, *range(13)])
+    done = driver.CUresult.CUDA_SUCCESS
+    monkeypatch.setattr(driver, "cuDeviceGet", lambda ordinal: (done, ordinal))
+    monkeypatch.setattr(driver, name, lambda device: (done, SimpleNamespace(bytes=raw)), raising=False)
+    assert _uuid(1) == "GPU-12003400-0102-0304-0506-0708090a0b0c"
+    refused = driver.CUresult.CUDA_ERROR_INVALID_DEVICE
+    monkeypatch.setattr(driver, "cuDeviceGet", lambda ordinal: (refused, None))
+    with pytest.raises(DeviceError, match="UUID of CUDA device 1: CUDA_ERROR_INVALID_DEVICE"):
+        _uuid(1)

@@ -100,6 +100,14 @@ def test_residue_is_planted_then_sought_by_another_process() -> None:
     assert [r.verdict for r in found] == ["inconsistent", "consistent", "inconsistent", "not observable"]
 
 
+def test_too_little_looked_at_is_no_pass_and_a_blind_list_is_said() -> None:
+    assert residue_row("global memory", Counts(0, 0, 940, planted=1000)).verdict == "not tested"
+    assert "That is 94.0% of what was planted" in residue_row("global memory", Counts(0, 0, 940, planted=1000)).text
+    assert residue_row("global memory", Counts(0, 0, 960, planted=1000)).verdict == "consistent"
+    assert residue_row("global memory", Counts(1, 1, 940, planted=1000)).verdict == "inconsistent"
+    assert "not even this one" in residue(0, 0, child_that_finds(0, []), blind=True)[0].text
+
+
 def test_residue_is_refused_beside_other_processes() -> None:
     calls: list[tuple[str, int]] = []
     assert {r.verdict for r in residue(0, 2, child_that_finds(0, calls))} == {"not tested"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ import gpuassay
 from gpuassay import verify
 from gpuassay.cli_shared import exit_code
 from gpuassay.exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE
+from gpuassay.faults import cuda_failure
+from gpuassay.kernels.compile import CompileError, numba_kernel
 
 Measure = Callable[..., Path]
 FAULT_AT = "memory.write"
@@ -131,3 +134,45 @@ def test_sensors_that_fail_change_no_rate(fake_run: Measure, fault: str, finding
     ]
     assert rate[0] == pytest.approx(rate[1], rel=0.01)
     assert code == CONFORMS
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("CUDA_ERROR_INVALID_IMAGE: This indicates that the device kernel image is invalid.", False),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the provided PTX was compiled with an unsupported toolchain.", False),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS: While executing a kernel, the device encountered an invalid address.", True),
+        ("a text that names no error", True),
+    ],
+)
+def test_an_error_of_cuda_core_is_told_by_its_name(text: str, lost: bool) -> None:
+    CUDAError = pytest.importorskip("cuda.core._utils.cuda_utils").CUDAError
+    assert cuda_failure(CUDAError(text)) == (text, lost)
+
+
+def test_what_numba_cannot_compile_is_a_compile_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = pytest.importorskip("numba.cuda")
+
+    def refused(error: Exception) -> Callable[..., Any]:
+        def jit(signature: object) -> Callable[..., Any]:
+            def compiled(function: object) -> Any:
+                raise error
+
+            return compiled
+
+        return jit
+
+    monkeypatch.setattr(cuda, "jit", refused(ValueError("NVVM says no")))
+    with pytest.raises(CompileError, match="Numba does not compile nothing: NVVM says no"):
+        numba_kernel(nothing, "void()")
+
+    class CUDAError(Exception):
+        pass
+
+    monkeypatch.setattr(cuda, "jit", refused(CUDAError("CUDA_ERROR_ILLEGAL_ADDRESS: ...")))
+    with pytest.raises(CUDAError):
+        numba_kernel(nothing, "void()")
+
+
+def nothing() -> None:
+    pass

@@ -16,6 +16,7 @@ from rich.console import Console
 from gpuassay import plugin, record
 from gpuassay.audit import Row, of_lines, overall
 from gpuassay.audit.checks import CHEAP, THOROUGH, Run, guarded
+from gpuassay.audit.host import CONFIDENTIAL
 from gpuassay.audit.self_report import rows
 from gpuassay.audit.show import table
 from gpuassay.cli import cli
@@ -282,8 +283,40 @@ def test_a_clean_run_of_the_suites_has_no_inconsistent_row(fake_run: Callable[..
     assert words["count.sm"] == words["clock.sm"] == "consistent"
 
 
+# Of a clock that no cap moves.
+MISSTATED: dict[str, Any] = {"nvml_sm_clock_hz": 1.755e9 * 1.03, "clock_event_reasons": 0}
+
+
+@pytest.mark.parametrize(("clock", "verdict"), [(1.03, "consistent"), (1.07, "inconsistent")])
+def test_a_clock_read_under_a_cap_alone_may_differ_more(clock: float, verdict: str) -> None:
+    made = simulated(clock=clock)
+    for line in made._telemetry:
+        line["clock_event_reasons"] = 4
+    (row,) = (r for r in rows(made) if r.check == "clock.sm")
+    assert row.verdict == verdict
+    assert "All fell under a cap: 5% are allowed" in row.text
+    made = simulated(clock=clock)
+    for place, line in enumerate(made._telemetry):
+        line["clock_event_reasons"] = 4 if place % 3 else 2  # a setting, and no cap
+    (row,) = (r for r in rows(made) if r.check == "clock.sm")
+    assert (row.verdict, row.details["readings"]) == ("inconsistent", len(made._telemetry[::3]))
+
+
+def test_a_setting_that_stands_explains_no_fall() -> None:
+    made = simulated(dip=60)
+    for line in made._telemetry:
+        line["clock_event_reasons"] = 2
+    assert verdicts(rows(made))["clock.event_reasons"] == "inconsistent"
+
+
+def test_copies_under_confidential_computing_say_nothing_of_the_link() -> None:
+    made = simulated(pcie=0.2)
+    made.audit.append(Row(CONFIDENTIAL, "not observable", "", details={"ccFeature": 1}).line())
+    assert verdicts(rows(made))["pcie.rate"] == "not tested"
+
+
 def test_a_misreporting_driver_is_found_through_the_suites(fake_run: Callable[..., Path]) -> None:
-    words = verdicts(rows(record.read(fake_run(nvml_sm_clock_hz=1.755e9 * 1.03))))
+    words = verdicts(rows(record.read(fake_run(**MISSTATED))))
     assert words["clock.sm"] == "inconsistent"
 
 
@@ -316,7 +349,7 @@ def test_the_command_on_a_record(fake_run: Callable[..., Path]) -> None:
     document = json.loads(out)
     assert (code, document["answer"], document["schema"]) == (0, "consistent", "gpuassay.audit/1")
     assert "no evidence that a dormant function does not exist" in document["limits"]
-    code, out, _ = audit(str(fake_run(nvml_sm_clock_hz=1.755e9 * 1.03)))
+    code, out, _ = audit(str(fake_run(**MISSTATED)))
     assert code == 1
     assert "misstated clock" in out
 
@@ -341,7 +374,7 @@ def test_text_from_a_device_is_not_markup_and_sends_no_escapes() -> None:
 def test_a_judgement_says_in_its_first_sentence_that_the_audit_found_something(
     judged: Callable[..., Judgement], fake_run: Callable[..., Path]
 ) -> None:
-    made = judged(nvml_sm_clock_hz=1.755e9 * 1.03)
+    made = judged(**MISSTATED)
     document = made.to_json()
     assert {row["check"]: row["verdict"] for row in document["audit"]}["clock.sm"] == "inconsistent"
     assert document["audit_answer"] == "inconsistent"
@@ -355,7 +388,7 @@ def test_a_judgement_says_in_its_first_sentence_that_the_audit_found_something(
 
 @pytest.mark.parametrize(("profile", "code"), [("quick", 0), ("audit", 1)])
 def test_the_exit_code_of_an_audit_follows_its_rows(fake_run: Callable[..., Path], profile: str, code: int) -> None:
-    path = str(fake_run(profile, nvml_sm_clock_hz=1.755e9 * 1.03))
+    path = str(fake_run(profile, **MISSTATED))
     done = CliRunner().invoke(cli, ["verify", "--replay", path])
     assert done.exit_code == code
     assert "audit: inconsistent: clock.sm" in done.stdout
@@ -392,6 +425,18 @@ class Device:
 
     compute_capability = "9.0"
     nvml_index = 0
+
+
+def test_a_check_that_costs_the_context_is_raised_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CUDARuntimeError(RuntimeError):
+        status = 700
+
+    def check(*_: Any) -> list[Row]:
+        raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    monkeypatch.setitem(CHEAP, "fingerprint", check)
+    with pytest.raises(CUDARuntimeError):
+        guarded("fingerprint", Device(), Run())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*CHEAP, *THOROUGH])

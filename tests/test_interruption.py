@@ -59,6 +59,10 @@ def test_lines_reach_the_disk_as_they_are_written(tmp_path: Path, monkeypatch: p
         for kind, fields in (("run", run), ("not_measured", {"metric": "m", "reason": "r"})):
             writer.write(kind, **fields)
             assert synced[-1] == writer.path.stat().st_size
+        before, one = len(synced), {"metric": "m", "toolchain": "numba", "index": 0, "work": 1.0, "work_unit": "B"}
+        one |= {"event_s": 1.0, "host_s": 1.0, "globaltimer_s": None, "start_host_s": 1.0}
+        writer.write_rounds([one | {"sm_id": [], "sm_cycles": [], "sm_work": [], "index": n} for n in range(30)])
+        assert synced[before:] == [writer.path.stat().st_size]  # the rounds of a benchmark together
 
 
 @pytest.mark.parametrize("where", ["before", "half written", "written"])

@@ -242,6 +242,8 @@ def audit_rows() -> Iterator[Row]:
             tally.add(range(4), [b"a", b"a", b"a", b"b" if count else b"a"], 4)
         yield determinism.row("tensor.bf16", tally)
     yield from residue.run(0, None)
+    yield from residue.run(0, 0, child_that_finds(0, []), blind=True)
+    yield residue.row("global memory", residue.Counts(0, 0, 940, planted=1000))
     yield from residue.run(0, 0, child_that_finds(3, []))
     for found in (None, *(how for how, _ in LIMITERS.values()), power_cap):
         yield limiter.row(hunted(3, found), 3)

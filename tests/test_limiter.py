@@ -122,6 +122,39 @@ def test_a_clock_that_fell_for_a_reason_is_explained() -> None:
     assert "0x4" in row(result, 3).text
 
 
+def test_a_setting_that_stands_explains_no_step() -> None:
+    def set_clocks(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+        silent_clock(trial, time_s, rate, clock, reasons)
+        reasons[:] = 2
+
+    assert {s.kind for s in run(5, set_clocks).found} == {"clock, no reason"}
+
+
+def test_a_power_cap_costs_no_second_long_trial() -> None:
+    assert run(3, power_cap).trials == run(3).trials
+    assert run(3, silent_clock).trials == run(3).trials + len(long_trials())
+
+
+def test_a_clock_that_recovers_from_what_came_before_is_no_suspicion() -> None:
+    def recovering(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+        clock[time_s < 0.4] *= 0.85
+
+    assert not run(8, recovering).found
+
+
+def test_chases_may_differ_more_than_arithmetic() -> None:
+    """Each has a cycle, and maybe an SM, of its own."""
+
+    def by_chance(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
+        if trial.duty < 1:
+            rate *= 1.04
+
+    for metric, found in (("latency.tlb", False), ("sfu.ex2", True)):
+        trials = design(4, METRICS, [metric])
+        result = hunt(trials, part(4, by_chance), 4)
+        assert any(s.trial.metric == metric for s in result.found) is found
+
+
 def test_a_clock_whose_reasons_are_not_given_is_no_suspicion() -> None:
     def silent(trial: Trial, time_s: np.ndarray, rate: np.ndarray, clock: np.ndarray, reasons: np.ndarray) -> None:
         silent_clock(trial, time_s, rate, clock, reasons)

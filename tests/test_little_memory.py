@@ -54,7 +54,7 @@ class StandIn(CudaDevice):
         self.held_bytes -= nbytes
 
     def load(self, kernel: Any, architecture: str) -> Any:
-        return None, SimpleNamespace(sha256="", compiler="")
+        return None, SimpleNamespace(cubin=b"", sha256="", compiler="")
 
     def _workload(self, kernel: Any, architecture: str, sms: int | None) -> Any:
         return Workload(self, kernel, architecture, self.sm_count)

@@ -186,6 +186,10 @@ def queries(nvml: Any, handle: Any, parameters: Path = Path("/") / PROFILING) ->
     def there(_: Any) -> tuple[Answer, str]:
         return "claimed", ""
 
+    def capacity(percent: Any) -> tuple[Answer, str]:
+        # Not by its utilisation, which is 0 % where there is no encoder too.
+        return ("claimed" if int(percent) else "absent"), f"capacity {percent} %"
+
     def mode(states: Any) -> tuple[Answer, str]:
         return "claimed", "enabled" if states[0] else "disabled, and not switched here"
 
@@ -200,7 +204,7 @@ def queries(nvml: Any, handle: Any, parameters: Path = Path("/") / PROFILING) ->
         return ("claimed" if found.isSupportedDevice else "absent"), f"isSupportedDevice {found.isSupportedDevice}"
 
     found = [
-        ask("NVENC", "nvmlDeviceGetEncoderUtilization", (handle,), there),
+        ask("NVENC", "nvmlDeviceGetEncoderCapacity", (handle, getattr(nvml, "NVML_ENCODER_QUERY_H264", 0)), capacity),
         ask("NVDEC", "nvmlDeviceGetDecoderUtilization", (handle,), there),
         ask("NVJPEG", "nvmlDeviceGetJpgUtilization", (handle,), there),
         ask("OFA", "nvmlDeviceGetOfaUtilization", (handle,), there),

@@ -52,9 +52,9 @@ def residue(device: CudaDevice, _: Run) -> list[Row]:
     with device.sensors() as sensors:
         seen = sensors.read()
     listed: Any = seen["other_processes"]
-    # In a container this process looks like another one.
-    others = None if listed is None else max(0, int(listed) - int(seen["own_process_listed"] == 0))
-    return module.run(int(cupy.cuda.Device().id), others)
+    hidden = seen["own_process_listed"] == 0  # in a container this process looks like another one, or like none
+    others = None if listed is None else max(0, int(listed) - int(hidden))
+    return module.run(int(cupy.cuda.Device().id), others, blind=hidden and listed == 0)
 
 
 def determinism(device: CudaDevice, _: Run) -> list[Row]:
@@ -141,11 +141,15 @@ THOROUGH: dict[str, Callable[[CudaDevice, Run], list[Row]]] = {
 
 
 def guarded(name: str, device: CudaDevice, run: Run) -> list[Row]:
-    """The rows of one check; one row `not tested` where it fails on its own."""
+    """The rows of one check; one row `not tested` where it fails on its own. Raises what costs the CUDA context."""
+    from ..faults import cuda_failure
+
     check = (CHEAP | THOROUGH)[name]
     try:
         return check(device, run)
     except Exception as error:  # a check that breaks must cost neither the other checks nor the record
+        if (cuda_failure(error) or ("", False))[1]:
+            raise
         return [Row(name, "not tested", f"The check failed with {type(error).__name__}: {str(error)[:300]}.")]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from . import Row, Word
 
+CONFIDENTIAL = "confidential computing state"
 VERSION_FILE = "proc/driver/nvidia/version"
 DRIVER_FILES = (
     "usr/lib/*/libcuda.so.*.*",
@@ -146,11 +147,12 @@ def _sockets(root: Path, agents: dict[Path, str]) -> set[str]:
 
 def engines(nvml: Any, handle: Any) -> list[Row]:
     """Engine counts and confidential computing, by calls that may not be supported."""
+    whole = getattr(nvml, "NVML_GPU_INSTANCE_PROFILE_7_SLICE", 4)  # the instance that is all of the part
     asked: tuple[tuple[str, str, tuple[Any, ...], Callable[[Any], Any]], ...] = (
-        ("engines", "nvmlDeviceGetGpuInstanceProfileInfo", (handle, 0), _profile),
+        ("engines", "nvmlDeviceGetGpuInstanceProfileInfo", (handle, whole), _profile),
         ("encoder capacity", "nvmlDeviceGetEncoderCapacity", (handle, 0), int),
         ("confidential computing capability", "nvmlSystemGetConfComputeCapabilities", (), _fields),
-        ("confidential computing state", "nvmlSystemGetConfComputeState", (), _fields),
+        (CONFIDENTIAL, "nvmlSystemGetConfComputeState", (), _fields),
         ("inforom.version", "nvmlDeviceGetInforomImageVersion", (handle,), str),
         ("gsp.version", "nvmlDeviceGetGspFirmwareVersion", (handle,), str),
     )

@@ -25,16 +25,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..telemetry import STANDING_REASONS
 from . import Row, Word
 
 BLOCKS = 120  # at most so many averages make a series
 FEWEST = 20  # a shorter series says nothing of steps
 SMALLEST_SEGMENT = 5
 PENALTY = 6.0  # times ln n and the variance; 4 gave no false alarm in 200 series, and a hunt looks at more
+LATENCY_FLOOR = 0.05  # as FLOOR, between chases: each has memory, a cycle and maybe an SM of its own
 FLOOR = 0.01  # smaller changes of a rate per clock are not reported: it may depend on data and warmth a little
 CLOCK_FLOOR = 0.03  # ... nor of the clock: boost clocks move by a bin or two (15 MHz each) without a reason bit
 SPREADS = 5.0  # ... nor those within so many standard deviations of repeated trials
-IDLE = 0x001
+SETTLE_S = 1.0  # what prepares a trial is full load, from which the clock may still recover as it begins
 WITHIN = (("rate", FLOOR), ("clock_hz", CLOCK_FLOOR))  # what may step within a trial, and from which size on
 SHORT_S = 1.0  # a plain trial: some fifty launches
 LAUNCH_S = 0.02
@@ -160,7 +162,7 @@ def hunt(
     limits = []
     for trial in done:
         both = [taken[trial] for taken in passes if trial in taken]
-        result.found += _within(trial, *both) if len(both) == 2 else []
+        result.found += _within(trial, both[0], both[-1])  # taken once: nothing that needs confirming was there
         if trial.duration_s == result.longest_s:  # a short one shows little, and is there for its plain rate
             limits += [limit for series in both if (limit := detection_limit(series.rate)) is not None]
     result.detection_limit = max(FLOOR, *limits) if limits else None
@@ -171,8 +173,11 @@ def hunt(
 
 def _shows(trial: Trial, series: Series, others: Mapping[Trial, Series]) -> bool:
     """Whether one pass shows anything that a second one should confirm."""
-    if any(abs(s.size) >= floor for name, floor in WITHIN for s in steps(series.time_s, getattr(series, name))):
-        return True
+    for name, floor in WITHIN:
+        for step in steps(series.time_s, getattr(series, name)):
+            # A power cap after some seconds is what a good part does, and not worth as long a trial again.
+            if abs(step.size) >= floor and _judged(trial, name, step, [series]).suspicious:
+                return True
     plain = others.get(Trial(trial.metric))
     if plain is None or not len(plain.rate) or not len(series.rate):
         return False
@@ -189,7 +194,8 @@ def _within(trial: Trial, first: Series, second: Series) -> list[Suspicion]:
     for name, floor in WITHIN:
         again = steps(second.time_s, getattr(second, name))
         for step in steps(first.time_s, getattr(first, name)):
-            if abs(step.size) < floor:
+            recovers = name == "clock_hz" and step.size > 0 and step.time_s < SETTLE_S
+            if abs(step.size) < floor or recovers:
                 continue
             if not any(abs(s.time_s - step.time_s) <= near_s and 0.5 < s.size / step.size < 2 for s in again):
                 continue
@@ -212,7 +218,7 @@ def _judged(trial: Trial, name: str, step: Step, both: Sequence[Series]) -> Susp
         text = f"{where}: the clock moved; the driver gives no reasons (nvmlDeviceGetCurrentClocksEventReasons)"
         return Suspicion("clock, reasons not given", trial, step.size, step.time_s, text)
     masks = masks[masks >= 0]
-    explained = float(np.mean((masks & ~IDLE) > 0)) > 0.5
+    explained = float(np.mean((masks & ~STANDING_REASONS) > 0)) > 0.5
     if explained:
         text = f"{where}: the clock moved, and reason bits {int(np.bitwise_or.reduce(masks)):#x} say why"
         return Suspicion("clock, with reason", trial, step.size, step.time_s, text)
@@ -293,7 +299,8 @@ def _between(trials: Sequence[Trial], passes: Sequence[dict[Trial, Series]]) -> 
         if trial.per_second and max(map(abs, moved)) > FLOOR:
             continue
         sizes = [value / other - 1 for value, other in zip(both, plain, strict=True)]
-        if min(map(abs, sizes)) > smallest and sizes[0] * sizes[1] > 0:
+        least = max(smallest, LATENCY_FLOOR) if trial.metric.startswith("latency.") else smallest
+        if min(map(abs, sizes)) > least and sizes[0] * sizes[1] > 0:
             size = float(np.mean(sizes))
             unit = "second" if trial.per_second else "clock and SM"
             text = f"{trial.metric} ({factors(trial)}): {size:+.1%} per {unit} beside the plain trial"
@@ -321,7 +328,8 @@ def row(result: Hunt, seed: int) -> Row:
     limit = "unknown" if result.detection_limit is None else f"{result.detection_limit:.2%}"
     text = (
         f"{result.trials} trials of up to {result.longest_s:.3g} s, design seed {seed}; a step in the middle of the "
-        f"longest shows from {limit} on, a difference between trials from {result.smallest_difference:.1%}. "
+        f"longest shows from {limit} on, a difference between trials from {result.smallest_difference:.1%} (of "
+        f"latencies {max(LATENCY_FLOOR, result.smallest_difference):.1%}). "
     )
     said = [s.text for s in (suspicious or result.found)]
     text += "; ".join(said) + "." if said else "Work, data and times that were not tried remain unknown."

@@ -57,7 +57,8 @@ def run(device: CudaDevice, seed: int, budget_s: float) -> Row:
 
     try:
         with device.sensors() as sensors:
-            trials = design(seed, metrics, others)
+            # Of a kernel with two blocks to an SM, half the blocks spread over all SMs: another rate, and no limit.
+            trials = [t for t in design(seed, metrics, others) if t.sms == 1 or kernels[t.metric].blocks_per_sm == 1]
             result = hunt(trials, lambda trial: observe(device, kernels, trial, sensors), seed, long_trials)
     except (DeviceError, CompileError) as error:
         return Row("limiters", "not tested", str(error))

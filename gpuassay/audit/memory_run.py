@@ -64,6 +64,7 @@ class CudaMemory:
         self.free_bytes, self.total_bytes = (int(size) for size in self._runtime.memGetInfo())
         self._chunks = allocate()
         self.words = sum(words for _, _, words in self._chunks)
+        self._holds: tuple[tuple[int, int], int] = ((0, 0), 0)
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -73,12 +74,15 @@ class CudaMemory:
         """See memory.Memory."""
         for chunk in self._chunks:
             self._launch("fill", chunk, key, flip)
+        self._holds = (key, flip)
 
     def verify(self, key: tuple[int, int], flip: int, *, invert: bool = False) -> Errors:
         """See memory.Memory. All chunks are read before the counts come back."""
         self._found.set(np.array([0, ONES, 0] + [0] * SMS, np.uint64))
         for chunk in reversed(self._chunks):
             self._launch("invert" if invert else "verify", chunk, key, flip)
+        if invert:
+            self._holds = (key, flip ^ ONES)
         count, first, bits, *of_sms = (int(value) for value in self._found.get())
         return Errors(count, first if count else None, bits, {sm: n for sm, n in enumerate(of_sms) if n})
 
@@ -95,7 +99,7 @@ class CudaMemory:
     def flush(self) -> None:
         """See memory.Memory: other words are read, far more than any L2 holds (at most 128 MiB so far)."""
         for chunk in self._chunks[:2] + self._chunks[-2:]:
-            self._launch("verify", chunk, (0, 0), 0)
+            self._launch("verify", chunk, *self._holds)  # of what is there: a wrong word costs atomics
         self._runtime.deviceSynchronize()
 
     def _launch(self, kind: str, chunk: Chunk, key: tuple[int, int], flip: int) -> None:

@@ -24,16 +24,19 @@ SOURCE = "audit_residue.cu"
 PLACES = {"all": "global memory", "shared": "shared memory", "local": "local memory"}
 KINDS = {f"{act}_{place}": (act == "plant", place) for act in ("plant", "seek") for place in PLACES}
 TIMEOUT_S = 120
+LEAST = 0.95  # of the planted words must be looked at: the driver may still be clearing the others
 THREADS = 256
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Words equal to the marker, words that are not zero, words looked at."""
+    """Words equal to the marker, words that are not zero, words looked at; how many were planted, where that is
+    known."""
 
     markers: int
     not_zero: int
     words: int
+    planted: int = 0
 
 
 def prelude(kind: str) -> str:
@@ -43,21 +46,33 @@ def prelude(kind: str) -> str:
     return "".join(f"#define {name} {int(value)}\n" for name, value in chosen.items())
 
 
-def row(place: str, counts: Counts) -> Row:
-    """The row of one kind of memory."""
+def row(place: str, counts: Counts, *, blind: bool = False) -> Row:
+    """The row of one kind of memory; `blind`: the driver's list of processes is empty though this one is there."""
     share = counts.not_zero / max(counts.words, 1)
-    word: Word = "not tested" if not counts.words else "inconsistent" if counts.markers else "consistent"
+    too_few = counts.words < max(1, LEAST * counts.planted)
+    word: Word = "inconsistent" if counts.markers else "not tested" if too_few else "consistent"
     text = (
         f"A process filled it with a marker and ended, a second one looked at {counts.words} words fresh from the "
         f"driver: {counts.markers} held the marker, {share:.2%} were not zero. Marker words mean that data outlives "
         "the process that wrote it; none is no promise for other memory or other times."
     )
+    if too_few and counts.words:
+        text += f" That is {counts.words / counts.planted:.1%} of what was planted, too little to say."
+    if blind:
+        text += " The driver lists no process, not even this one: others would not have been seen."
     details = {"not_zero_words": counts.not_zero, "words": counts.words}
     return Row(f"residue {place}", word, text, 0, counts.markers, 0.0, "1", details)
 
 
-def run(device: int, others: int | None, child: Callable[[str, int, int], dict[str, Any]] | None = None) -> list[Row]:
-    """Plants and seeks on CUDA device `device`; `others`: compute processes besides this one, None where unknown."""
+def run(
+    device: int,
+    others: int | None,
+    child: Callable[[str, int, int], dict[str, Any]] | None = None,
+    *,
+    blind: bool = False,
+) -> list[Row]:
+    """Plants and seeks on CUDA device `device`; `others`: compute processes besides this one, None where unknown;
+    `blind`: the driver lists none, not even this one."""
     names = [f"residue {place}" for place in PLACES.values()]
     if others is None:
         why = "nvmlDeviceGetComputeRunningProcesses gave no list, and this is done only where no other process is."
@@ -68,11 +83,14 @@ def run(device: int, others: int | None, child: Callable[[str, int, int], dict[s
     child = child or _child
     marker = secrets.randbits(62) | 1
     try:
-        child("plant", device, marker)
+        planted = child("plant", device, marker)
         found = child("seek", device, marker)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return [Row(name, "not tested", f"A process for it failed: {error}.") for name in names]
-    rows = [row(name, Counts(*found[place])) for place, name in PLACES.items()]
+    rows = []
+    for place, name in PLACES.items():
+        markers, not_zero, words = found[place]
+        rows.append(row(name, Counts(markers, not_zero, words, planted[place][2]), blind=blind))
     text = "No compiler promises which register an unwritten name stands for, so that none can be read unwritten."
     return [*rows, Row("residue registers", "not observable", text)]
 
@@ -115,7 +133,10 @@ def _work(act: str, device: int, marker: int) -> dict[str, list[int]]:
     if act == "plant":  # last, so that the next process finds it
         on_chip()
         cupy.cuda.runtime.deviceSynchronize()
-    return {place: counts.get().tolist() for place, counts in found.items()}
+    answer = {place: counts.get().tolist() for place, counts in found.items()}
+    if act == "plant":  # which counts nothing on the device
+        answer["all"][2] = sum(words for _, _, words in chunks)
+    return answer
 
 
 if __name__ == "__main__":

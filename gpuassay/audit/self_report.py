@@ -13,7 +13,9 @@ from .. import stamps
 from ..latency import GLOBALTIMER_STEP_S
 from ..links import line_rate
 from ..record import Record
+from ..telemetry import STANDING_REASONS
 from . import Row, Word
+from .host import CONFIDENTIAL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..sheets import Sheet
 
 CLOCK_TOLERANCE = 0.02  # between NVML's clock and cycles over nanoseconds: the reading is one moment of a round
+CAPPED_TOLERANCE = 0.05  # ... the same where only rounds under a power cap have readings: there the clock moves
 ENERGY_TOLERANCE = 0.05  # between two readings of one sensor chain, over a window long enough
 SHORTEST_ENERGY_S = 5.0  # the counter steps every 100 ms or so, and the power reading is a mean of one second
 POWER_MEAN_S = 1.0  # nvml.h: nvmlDeviceGetPowerUsage gives a 1 s average from Ampere on, GA100 excepted
@@ -37,7 +40,6 @@ ECC_SHARE = 1 / 16
 GDDR6 = ("8.6", "8.9")
 LOAD_BEGINS_S = 10.0  # a fan may cool what load has heated, but not as soon
 UNCHECKABLE = ("vbios.version", "serial", "uuid", "driver.version", "inforom.version", "gsp.version", "cc.state")
-IDLE = 0x001
 
 
 def rows(record: Record, sheet: Sheet | None = None) -> list[Row]:
@@ -237,13 +239,21 @@ def _sm_clock(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
     pairs = _pairs(rounds, telemetry).dropna(subset=["claimed_hz", "measured_hz"])
     if len(pairs) < FEWEST_READINGS:
         return _missing("clock.sm", f"{FEWEST_READINGS} readings of the SM clock inside rounds", unit="Hz")
+    # Under a cap the clock goes to and fro within a round, and a reading is one moment of it.
+    free = pairs[pairs["reasons"].fillna(0).astype(int) & ~STANDING_REASONS == 0]
+    capped = len(free) < FEWEST_READINGS
+    pairs = pairs if capped else free
     ratio = (pairs["measured_hz"] / pairs["claimed_hz"]).to_numpy(float)
     middle = float(np.median(ratio))
     # The median's standard error by the median absolute deviation: one reading beside its round cannot widen it.
     spread = 1.4826 * float(np.median(np.abs(ratio - middle)))
     u = 2 * 1.2533 * spread / len(ratio) ** 0.5
-    claim, word = float(pairs["claimed_hz"].median()), compare(1.0, middle, u, CLOCK_TOLERANCE)
+    claim, word = (
+        float(pairs["claimed_hz"].median()),
+        compare(1.0, middle, u, CAPPED_TOLERANCE if capped else CLOCK_TOLERANCE),
+    )
     text = "clock64 over %globaltimer of the rounds that readings fell into; a difference means a misstated clock."
+    text += f" All fell under a cap: {CAPPED_TOLERANCE:.0%} are allowed." if capped else ""
     return Row(
         "clock.sm", word, text, claim, claim * middle, claim * u, "Hz", {"readings": len(ratio), "ratio": middle}
     )
@@ -272,7 +282,7 @@ def _reasons(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
     if len(pairs) < FEWEST_READINGS:
         return _missing("clock.event_reasons", f"{FEWEST_READINGS} readings of the clock-event reasons inside rounds")
     fallen = pairs["measured_hz"] < (1 - DROP) * pairs["measured_hz"].max()
-    silent = fallen & (pairs["reasons"].astype(int) & ~IDLE == 0)
+    silent = fallen & (pairs["reasons"].astype(int) & ~STANDING_REASONS == 0)
     # A reading is one moment of a round, and a power cap comes and goes: most of those that fell must be silent.
     of_metric = pd.DataFrame({"fallen": fallen, "silent": silent}).groupby(pairs["metric"]).sum()
     suspect = of_metric[(of_metric["silent"] >= FEWEST_READINGS) & (of_metric["silent"] > of_metric["fallen"] / 2)]
@@ -427,6 +437,9 @@ def _pcie_rate(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
         what = "the link's claims and copies from or to pinned memory (an idle link lowers its generation)"
         return _missing("pcie.rate", what, unit="B/s")
     best, u = max(found, key=lambda pair: pair[0])
+    if any(row["check"] == CONFIDENTIAL and (row["details"] or {}).get("ccFeature") for row in record.audit):
+        text = "Confidential computing is on: copies are encrypted through bounce buffers, and say little of the link."
+        return Row("pcie.rate", "not tested", text, claim, best, u, "B/s", {"share": best / claim})
     # More than half is more than the next lower generation, or half the lanes, could carry at all.
     word: Word = "inconsistent" if best <= claim / 2 else "consistent"
     text = "Copies from and to pinned memory; half the rate or less means a link trained below its claim."
