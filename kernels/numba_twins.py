@@ -195,7 +195,7 @@ def _resident(word: Any) -> tuple[Any, ...]:
     return (uint64[::1], word[::1], word[::1], int32)
 
 
-# (function, argument types) by symbol; explicit types, so that the census compiles for the same arguments as a run does.
+# (function, argument types) by symbol; explicit types, so that the census compiles for a run's arguments.
 TWINS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "vector_fp32": (_vector("vector_fp32", "cuda.fma({x}, a, b)", 64), _resident(float32)),
     "vector_fp64": (_vector("vector_fp64", "cuda.fma({x}, a, b)", 32), _resident(float64)),
