@@ -114,7 +114,6 @@ def numba_kernel(function: Callable[..., None], signature: Any) -> tuple[Any, Ma
 
     Raises CompileError; errors of CUDA come as they are.
     """
-    import numba_cuda
     from numba import cuda
 
     from ..faults import cuda_failure
@@ -125,8 +124,16 @@ def numba_kernel(function: Callable[..., None], signature: Any) -> tuple[Any, Ma
         if cuda_failure(error):
             raise
         raise CompileError(f"Numba does not compile {function.__name__}: {error}") from error
+    return dispatcher, numba_code(dispatcher)
+
+
+def numba_code(dispatcher: Any) -> MachineCode:
+    """What a compiled dispatcher of Numba loads; an empty cubin where this version does not say (its simulator)."""
+    import numba_cuda
+
     try:
-        cubin = next(iter(dispatcher.overloads.values()))._codelibrary.get_cubin()
-    except (AttributeError, StopIteration):  # no public way leads there, and in the simulator none at all
+        (overload,) = dispatcher.overloads.values()
+        cubin = overload.library.get_cubin().code
+    except (AttributeError, ValueError):  # not documented, and may change
         cubin = b""
-    return dispatcher, MachineCode(bytes(cubin), f"numba-cuda {numba_cuda.__version__}", "")
+    return MachineCode(bytes(cubin), f"numba-cuda {numba_cuda.__version__}", "")

@@ -5,12 +5,13 @@ import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gpuassay.kernels import KERNELS, Kernel, kernels_for
+from gpuassay.kernels import KERNELS, Kernel, kernels_for, numba_twins
 from gpuassay.kernels.census import count, disassemble, take, work_of
-from gpuassay.kernels.compile import SERIALISED, CompileError, MachineCode, compile_kernel
+from gpuassay.kernels.compile import SERIALISED, CompileError, MachineCode, compile_kernel, numba_code
 from gpuassay.kernels.declare import CLUSTER_ARCHITECTURES
 
 CASES = [(kernel, architecture) for kernel in KERNELS for architecture in kernel.architectures]
@@ -390,3 +391,31 @@ def test_the_pattern_knows_both_messages() -> None:
 def test_architecture_for(metric: str, capability: str, expected: str | None) -> None:
     found = [kernel.architecture_for(capability) for kernel in kernels_for(metric, "cuda c++")]
     assert [architecture for architecture in found if architecture] == ([expected] if expected else [])
+
+
+TWINS = [kernel for kernel in KERNELS if kernel.toolchain == "numba"]
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+@pytest.mark.parametrize("kernel", TWINS, ids=[kernel.metric for kernel in TWINS])
+def test_what_numba_loads_does_the_declared_work_too(
+    kernel: Kernel, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numba's own compiling and linking, up to the driver, which is told of a device that is not there."""
+    dispatcher = pytest.importorskip("numba.cuda.dispatcher")
+    devices = pytest.importorskip("numba.cuda.cudadrv.devices")
+    context = SimpleNamespace(device=SimpleNamespace(compute_capability=capability, id=0))
+    monkeypatch.setattr(devices._runtime, "get_or_create_context", lambda *_: context)
+    function, signature = numba_twins.TWINS[kernel.symbol]
+    compiled = dispatcher._Kernel(function, signature, lto=True)  # as jit has it where nvJitLink is installed
+    code = numba_code(SimpleNamespace(overloads={signature: compiled}))
+    assert code.cubin[:4] == b"\x7fELF"
+    architecture = "sm_{}{}".format(*capability)
+    census = count(kernel, architecture, disassemble(code), code)
+    assert census.problems == ()
+    assert census.counted_work == census.declared_work
+
+
+def test_a_numba_that_does_not_say_what_it_loads_gives_no_code() -> None:
+    for overloads in ({}, {(): object()}):
+        assert numba_code(SimpleNamespace(overloads=overloads)).cubin == b""
