@@ -248,6 +248,24 @@ def test_a_clock_that_fell_for_a_reason_is_consistent() -> None:
     assert row.details["fallen"] == 60
 
 
+@pytest.mark.parametrize(("power", "verdict"), [(1.0, "consistent"), (1.25, "inconsistent")])
+def test_the_time_between_a_run_and_its_resumption_costs_no_energy(power: float, verdict: str) -> None:
+    """The part idled for a quarter of an hour, and the driver was loaded anew."""
+    made = simulated(power=power)
+    before = made._telemetry[100]["energy_j"]
+    for line in made._telemetry[100:]:
+        line["host_s"] += 900.0
+        line["energy_j"] -= before
+    assert verdicts(rows(made))["power against energy"] == verdict
+
+
+def test_a_part_that_cooled_while_nobody_looked_is_no_lie() -> None:
+    made = warming(lambda t: 60.0 if t < 33 else 40.0)
+    for line in made._telemetry:
+        line["host_s"] += 5.0 * (line["host_s"] - made._telemetry[0]["host_s"] >= 33)
+    assert verdicts(rows(made))["temperature"] != "inconsistent"
+
+
 def test_copies_over_another_link_than_pcie_test_nothing() -> None:
     assert verdicts(rows(simulated(pcie=6.0)))["pcie.rate"] == "not tested"
 

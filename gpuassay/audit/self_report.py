@@ -28,6 +28,7 @@ ENERGY_TOLERANCE = 0.05  # between two readings of one sensor chain, over a wind
 SHORTEST_ENERGY_S = 5.0  # the counter steps every 100 ms or so, and the power reading is a mean of one second
 POWER_MEAN_S = 1.0  # nvml.h: nvmlDeviceGetPowerUsage gives a 1 s average from Ampere on, GA100 excepted
 SHORTEST_WARMING_S = 30.0
+GAP = 20.0  # times the usual time between readings
 FEWEST_READINGS = 3
 HELD_BACK = 0.95  # of the claimed memory: the least that says something of the claim
 TEMPERATURE_STEP_C = 1.0  # NVML gives whole degrees
@@ -332,16 +333,17 @@ def _energy(_: Record, __: DataFrame, telemetry: DataFrame) -> Row:
     import numpy as np
 
     both = telemetry.dropna(subset=["energy_j", "power_w"]).sort_values("host_s")
-    span = float(both["host_s"].max() - both["host_s"].min()) if len(both) else 0.0
+    power, at = both["power_w"].to_numpy(float), both["host_s"].to_numpy(float)
+    steps, near = np.diff(at), _near(at)
+    span = float(steps[near].sum())
     if span < SHORTEST_ENERGY_S or len(both) < 10:
         what = f"energy and power readings over at least {SHORTEST_ENERGY_S:g} s"
         return _missing("power against energy", what, unit="W")
-    power, at = both["power_w"].to_numpy(float), both["host_s"].to_numpy(float)
-    counted = float(both["energy_j"].iloc[-1] - both["energy_j"].iloc[0]) / span
-    integral = float(np.trapezoid(power, at)) / span
-    # The power reading lags: what it misses at either end is at most its mean time times the range of power. Between
-    # readings power may move by as much as readings differ, with either sign.
-    lag = POWER_MEAN_S * float(np.ptp(power)) / span
+    counted = float(np.diff(both["energy_j"].to_numpy(float))[near].sum()) / span
+    integral = float(((power[1:] + power[:-1]) / 2 * steps)[near].sum()) / span
+    # The power reading lags: what it misses at either end, and of either side of a gap, is at most its mean time times
+    # the range of power. Between readings power may move by as much as readings differ, with either sign.
+    lag = POWER_MEAN_S * float(np.ptp(power)) * (1 + int((~near).sum())) / span
     between = float(np.abs(np.diff(power)).mean()) / len(power) ** 0.5
     u = 2 * float(np.hypot(lag / 3**0.5, between))
     word = compare(integral, counted, u / integral, ENERGY_TOLERANCE) if integral > 0 else "inconsistent"
@@ -350,6 +352,15 @@ def _energy(_: Record, __: DataFrame, telemetry: DataFrame) -> Row:
         "that agreement does not prove either; a difference means that one of them is misreported."
     )
     return Row("power against energy", word, text, integral, counted, u, "W", {"span_s": span, "readings": len(both)})
+
+
+def _near(at_s: Any) -> Any:
+    """Which readings follow the one before as readings do, and not after a gap: a run that was cut off and resumed says
+    nothing of the time between. One value fewer than `at_s`."""
+    import numpy as np
+
+    steps = np.diff(at_s)
+    return steps <= GAP * np.median(steps) if len(steps) else np.zeros(0, bool)
 
 
 def _temperature(_: Record, __: DataFrame, telemetry: DataFrame) -> Row:
@@ -378,14 +389,14 @@ def _falls_under_load(readings: DataFrame) -> tuple[float, int]:
     power, at = readings["power_w"].to_numpy(float), readings["host_s"].to_numpy(float)
     celsius = readings["temperature_c"].to_numpy(float)
     high, low = power >= 0.7 * power.max(), power <= 0.5 * power.max()
-    worst, loads, rested = 0.0, 0, False
+    worst, loads, rested, near = 0.0, 0, False, _near(at)
     for place in range(len(power)):
         rested = rested or bool(low[place])
         if not (rested and high[place]):
             continue
         rested = False  # until power is low again
         during = (at >= at[place]) & (at <= at[place] + LOAD_BEGINS_S)
-        if at[-1] < at[place] + LOAD_BEGINS_S or not high[during].all():
+        if at[-1] < at[place] + LOAD_BEGINS_S or not high[during].all() or not near[during[1:] & during[:-1]].all():
             continue
         loads += 1
         of_load = celsius[during]
