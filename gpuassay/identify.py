@@ -28,6 +28,8 @@ from .uncertainty import Measured, combined
 NONE = "none of these"
 PRIOR_NONE = 0.05  # probability, before any evidence, that the catalogue does not hold the part
 OUTLIER = 0.03  # probability that one item of evidence says nothing of the part
+# ... that an L2 size from a database does: TechPowerUp's of the H200 is the H100's, and a real one has more.
+CARRIED_OVER = 0.5
 BROAD = 2 * math.log(64)  # an item that says nothing lies anywhere within a factor of 64 either way
 IDENTIFIED = 0.95  # posterior from which a part counts as identified
 
@@ -245,4 +247,6 @@ def _size(seen: float, sheet: Sheet, quantity: str) -> float | None:
     if printed is None:
         return None
     inside = -0.03 <= math.log(seen / printed.si) <= 0.08
-    return math.log((1 - OUTLIER) / 0.11 * inside + OUTLIER / BROAD)
+    carried_over = quantity == "l2.size" and sheet.sources[printed.source].confidence == "database"
+    outlier = CARRIED_OVER if carried_over else OUTLIER
+    return math.log((1 - outlier) / 0.11 * inside + outlier / BROAD)

@@ -14,7 +14,7 @@ from conftest import H20
 from gpuassay import record
 from gpuassay.cli import cli
 from gpuassay.identify import NONE, Evidence, Identification, evidence_of, identify
-from gpuassay.uncertainty import Measured
+from gpuassay.uncertainty import Measured, Term
 
 RECORDING = next((Path(__file__).parent.parent / "results" / "reference").glob("*.jsonl"))
 
@@ -95,3 +95,18 @@ def test_the_command() -> None:
     assert CliRunner().invoke(cli, ["identify", "/nowhere.jsonl"]).exit_code == 2
     text = CliRunner().invoke(cli, ["identify", "reference"]).output
     assert "H100-SXM" in text
+
+
+@pytest.mark.parametrize("memory_read_bytes_per_s", [4.2e12, 4.4e12, 4.5e12])
+@pytest.mark.parametrize("l2_mib", [50, 60])
+def test_an_l2_that_a_database_carried_over_convicts_no_label(l2_mib: int, memory_read_bytes_per_s: float) -> None:
+    """TechPowerUp prints the H100's 50 MB for the H200 too, whose SXM board reports 60; of the NVL nobody has said."""
+    terms = (Term("instrument", 0.003, "B", "normal", "assumed"),)
+    measured = {
+        "tensor.bf16": Measured(9e14, 4090.0, terms=terms, clock_terms=terms),
+        "vector.fp32": Measured(6e13, 254.0, terms=terms, clock_terms=terms),
+        "memory.read": Measured(memory_read_bytes_per_s, terms=terms),
+    }
+    name = "NVIDIA H200 NVL"
+    found = identify(Evidence(measured, 132, "9.0", 143771 * 2**20, l2_mib * 2**20, None, name), name)
+    assert found.identified == ("H200-NVL" if l2_mib == 50 else None)
