@@ -12,11 +12,13 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
 
-from gpuassay import timing
+from gpuassay import cuda, timing
+from gpuassay.audit import Row, checks
 from gpuassay.device import CheckFailed, DeviceError, Mark
 from gpuassay.kernels import Check, MemoryKernel
 from gpuassay.links import PcieLink
@@ -84,6 +86,7 @@ class Model:
     changes: dict = field(default_factory=dict)  # claims that are others when asked again
     gone: bool = False  # a fresh process finds no GPU
     sensor_fault: str | None = None  # how the sensors fail, from their third reading on
+    audit_fault: str | None = None  # the cheap check that costs the context; the others give a row each
     interrupt_at: str | None = None  # metric at which somebody presses Ctrl-C
     interrupt_after: str | None = None  # "setup", "call" or "teardown" of test_l2_read: Ctrl-C between pytest's steps
     event_error: float = 0.0  # relative error of the event clock
@@ -459,4 +462,15 @@ def gpu(tmp_path_factory):
     os.environ["XDG_RUNTIME_DIR"] = os.environ.get("FAKE_LOCKS") or str(tmp_path_factory.mktemp("locks"))
     if '"gone": true' in os.environ.get("FAKE_GPU", "") and "--gpuassay-append" in sys.argv:
         pytest.exit("FAKE: no GPU any more", returncode=4)
-    return FakeDevice(Model(**json.loads(os.environ.get("FAKE_GPU", "{}"))))
+    model = Model(**json.loads(os.environ.get("FAKE_GPU", "{}")))
+    if model.audit_fault:
+        cuda.CudaDevice = FakeDevice  # or the checks are skipped
+        for name in checks.CHEAP:
+            checks.CHEAP[name] = partial(checked, name, model.audit_fault)
+    return FakeDevice(model)
+
+
+def checked(name, fault, device, run):
+    if name == fault:
+        raise CUDARuntimeError(*FAULTS["illegal address"])
+    return [Row(name, "consistent", f"FAKE: {name} by process {os.getpid()}.")]

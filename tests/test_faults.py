@@ -136,6 +136,17 @@ def test_sensors_that_fail_change_no_rate(fake_run: Measure, fault: str, finding
     assert code == CONFORMS
 
 
+def test_a_check_of_the_audit_that_loses_the_context_costs_no_other(fake_run: Measure) -> None:
+    record = gpuassay.read(fake_run("standard", audit_fault="capabilities", options=("-m", "audit and not thorough")))
+    assert record.complete
+    assert [line["check"] for line in record.audit] == ["fingerprint", "host"]  # once each, though in two processes
+    assert len({line["text"].split()[-1] for line in record.audit}) == 2
+    (line,) = record.not_measured
+    assert line["metric"] == "audit: capabilities"
+    assert line["reason"].startswith("the CUDA context was lost: cudaErrorIllegalAddress")
+    assert {f["code"] for f in record.findings} >= {"context-lost"}
+
+
 @pytest.mark.parametrize(
     ("text", "lost"),
     [
