@@ -78,12 +78,7 @@ def _too_hot(rounds: DataFrame, telemetry: DataFrame, record: Record) -> str | N
     window = _during(rounds, telemetry)
     slowdown_c = record.claims.get("temperature.slowdown")
     # NVML's call for the limit is deprecated from Ada on, and may answer 0.
-    if (
-        slowdown_c
-        and float(slowdown_c) > 0
-        and "temperature_c" in window
-        and (window["temperature_c"] >= float(slowdown_c)).any()
-    ):
+    if slowdown_c and "temperature_c" in window and (window["temperature_c"] >= float(slowdown_c)).any():
         hottest = float(window["temperature_c"].max())
         return f"at {hottest:.0f} degC the part is at its slowdown limit of {float(slowdown_c):.0f} degC: cool it"
     if "clock_event_reasons" in window:

@@ -15,10 +15,10 @@ import numpy as np
 from .claims import nvml_claims, nvml_index_of_uuid
 from .cuda_chase import ChaseWorkload
 from .cuda_mapped import MappedWorkload
-from .cuda_workload import CudaWorkload
+from .cuda_workload import CudaWorkload, numba_kernel
 from .device import Data, DeviceError, Mark
 from .kernels import ChaseKernel, Kernel, MemoryKernel
-from .kernels.compile import MachineCode, compile_kernel, numba_kernel
+from .kernels.compile import MachineCode, compile_kernel
 from .links import PcieLink, read_link
 from .telemetry import NvmlSensors
 
@@ -173,8 +173,8 @@ class CudaDevice:
         return self._modules[code.sha256].get_function(symbol)
 
     def load(self, kernel: Kernel, architecture: str) -> tuple[Any, MachineCode]:
-        """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts; Numba links
-        the same PTX by a way of its own."""
+        """(function to launch, its machine code). CUDA C++ runs exactly the cubin that the census counts; Numba
+        compiles and links by a way of its own."""
         key = (kernel.toolchain, kernel.symbol, architecture)
         if key not in self._loaded:  # a curve launches one kernel many times
             self._loaded[key] = self._load(kernel, architecture)

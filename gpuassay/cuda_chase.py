@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda_workload import RESERVE, CudaWorkload, refuse_half, warm_up_time_s
+from .cuda_workload import RESERVE, CudaWorkload, numba_kernel, refuse_half, warm_up_time_s
 from .device import Data, DeviceError
 from .kernels import ChaseKernel, Check
-from .kernels.compile import numba_kernel
 from .kernels.cycle import half_bits, order, placed, successors
 from .kernels.latency import LOADS, SHARED_SLOT_BYTES, SHARED_SLOTS
 

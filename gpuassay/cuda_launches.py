@@ -7,8 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from .cuda_workload import numba_kernel
 from .device import DeviceError
-from .kernels.compile import CompileError, numba_kernel
+from .kernels.compile import CompileError
 
 BATCH = 100  # calls per round of a cheap operation: host clocks read in some 50 ns
 ALLOCATION_BYTES = 2**20
@@ -168,34 +169,30 @@ def _first(launch: Launch, free: Free) -> Built:
     import cupy
 
     code = cubin(f"sm_{cupy.cuda.Device().compute_capability}")
-    fresh: list[Any] = []
-    wait = _waiting()
 
-    def ready() -> None:
+    def loaded() -> Launch:
         module = cupy.cuda.function.Module()
         module.load(code)
-        fresh[:] = [module]
-        wait()
+        return lambda: module.get_function("nothing")((1,), (32,), ())
 
-    def run() -> None:
-        fresh[0].get_function("nothing")((1,), (32,), ())
-        wait()
-
-    ready()
-    return run, 1, "1", ready
+    return _launched_once(loaded)
 
 
 def _numba_first(launch: Launch, free: Free) -> Built:
     """The same of a kernel just compiled: Numba loads a module as it compiles, outside the timed call."""
-    fresh: list[Launch] = []
+    return _launched_once(_numba_launch)
+
+
+def _launched_once(fresh: Callable[[], Launch]) -> Built:
+    held: list[Launch] = []
     wait = _waiting()
 
     def ready() -> None:
-        fresh[:] = [_numba_launch()]
+        held[:] = [fresh()]
         wait()
 
     def run() -> None:
-        fresh[0]()
+        held[0]()
         wait()
 
     ready()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .device import ITERATIONS, Data, DeviceError, Mark
+from .faults import cuda_failure
 from .kernels import ArithmeticKernel, Check, Kernel, MemoryKernel
+from .kernels.compile import CompileError, MachineCode, numba_code
 
 if TYPE_CHECKING:
     from .cuda import CudaDevice
@@ -250,6 +252,22 @@ class CudaWorkload:
         return self._numba_views[key]
 
 
+def numba_kernel(function: Callable[..., None], signature: Any) -> tuple[Any, MachineCode]:
+    """`function` compiled and loaded by Numba onto the current device, and the machine code that this gave.
+
+    Raises CompileError; errors of CUDA come as they are.
+    """
+    from numba import cuda
+
+    try:
+        dispatcher = cuda.jit(signature)(function)
+    except Exception as error:  # Numba, its linker and NVVM have errors of their own
+        if cuda_failure(error):
+            raise
+        raise CompileError(f"Numba does not compile {function.__name__}: {error}") from error
+    return dispatcher, numba_code(dispatcher)
+
+
 def warm_up_time_s(marks: Sequence[Mark]) -> float:
     """WARM_UP_S, or 0 where the last clock mark is younger than that: points of a curve follow each other, and the part
     is at its working clock already."""
@@ -266,6 +284,8 @@ def refuse_half(wanted_bytes: int, free_bytes: int, fits: int) -> None:
 
 def operands(random: NDArray[Any], data: Data, threads: int) -> NDArray[Any]:
     """`random` as it is, or an array like it that holds `data` of its values."""
+    if data == "random":
+        return random
     # Of operands that come as bytes, whole 32-bit words are moved, so that no number is made that was not drawn.
     values = random.view(np.uint32) if random.dtype == np.uint8 else random
     runs = np.split(values.ravel(), range(threads, values.size, threads))

@@ -1,15 +1,14 @@
 """Compiles a declared kernel to machine code (a cubin), without a GPU.
 
 The same function serves the run and the census, so what is counted is what is launched; Numba alone loads what it
-compiles by a way of its own (numba_kernel). Machine code, not PTX:
-within one CUDA major version a newer NVRTC's cubin loads on an older driver, its PTX does not.
+compiles by a way of its own (numba_code). Machine code, not PTX: within one CUDA major version a newer NVRTC's cubin
+loads on an older driver, its PTX does not.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import as_file, files
@@ -108,32 +107,14 @@ def _numba(kernel: Kernel, architecture: str) -> MachineCode:
     return MachineCode(bytes(linked.code), f"numba-cuda {numba_cuda.__version__}", "")
 
 
-def numba_kernel(function: Callable[..., None], signature: Any) -> tuple[Any, MachineCode]:
-    """`function` compiled and loaded by Numba onto the current device, and the machine code that this gave: linked by
-    Numba's own linker, with its link-time optimisation, it is not the census's byte by byte.
-
-    Raises CompileError; errors of CUDA come as they are.
-    """
-    from numba import cuda
-
-    from ..faults import cuda_failure
-
-    try:
-        dispatcher = cuda.jit(signature)(function)
-    except Exception as error:  # Numba, its linker and NVVM have errors of their own
-        if cuda_failure(error):
-            raise
-        raise CompileError(f"Numba does not compile {function.__name__}: {error}") from error
-    return dispatcher, numba_code(dispatcher)
-
-
 def numba_code(dispatcher: Any) -> MachineCode:
-    """What a compiled dispatcher of Numba loads; an empty cubin where this version does not say (its simulator)."""
+    """What a compiled dispatcher of Numba loads: linked by Numba, with its link-time optimisation, it is not the
+    census's byte by byte. An empty cubin where this version does not say (its simulator)."""
     import numba_cuda
 
     try:
         (overload,) = dispatcher.overloads.values()
-        cubin = overload.library.get_cubin().code
-    except (AttributeError, ValueError):  # not documented, and may change
+        cubin = overload._codelibrary.get_cubin().code
+    except (AttributeError, ValueError):  # private names, and they may change
         cubin = b""
     return MachineCode(bytes(cubin), f"numba-cuda {numba_cuda.__version__}", "")

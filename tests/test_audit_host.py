@@ -127,6 +127,22 @@ def test_engines_say_which_call_refused() -> None:
     assert found["confidential computing state"].verdict == "not supported"
 
 
+def test_the_engines_are_those_of_the_whole_part() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    names = ("multiprocessorCount", "copyEngineCount", "decoderCount", "encoderCount", "jpegCount", "ofaCount")
+
+    def profile(_: Any, number: int) -> Any:
+        whole = number == pynvml.NVML_GPU_INSTANCE_PROFILE_7_SLICE
+        return SimpleNamespace(**dict.fromkeys(names, 7 if whole else 1))
+
+    nvml = SimpleNamespace(
+        NVMLError=pynvml.NVMLError,
+        NVML_GPU_INSTANCE_PROFILE_7_SLICE=pynvml.NVML_GPU_INSTANCE_PROFILE_7_SLICE,
+        nvmlDeviceGetGpuInstanceProfileInfo=profile,
+    )
+    assert by_check(engines(nvml, None))["engines"].details == dict.fromkeys(names, 7)
+
+
 def test_attestation_is_never_a_failure(tmp_path: Path) -> None:
     def verifier(arguments: list[str]) -> str:
         assert arguments[1:4] == ["collect-evidence", "--device", "gpu"]

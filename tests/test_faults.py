@@ -14,9 +14,10 @@ import pytest
 import gpuassay
 from gpuassay import verify
 from gpuassay.cli_shared import exit_code
+from gpuassay.cuda_workload import numba_kernel
 from gpuassay.exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE
 from gpuassay.faults import cuda_failure
-from gpuassay.kernels.compile import CompileError, numba_kernel
+from gpuassay.kernels.compile import CompileError
 
 Measure = Callable[..., Path]
 FAULT_AT = "memory.write"

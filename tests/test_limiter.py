@@ -293,6 +293,21 @@ def test_a_memory_rate_that_moves_with_the_clock_is_no_suspicion() -> None:
     assert "fewer operations" in hunted(throttled)
 
 
+def test_half_the_sms_are_no_trial_of_a_kernel_with_two_blocks_to_an_sm(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Trial] = []
+
+    def hunted(trials: list[Trial], *_: object) -> Hunt:
+        taken.extend(trials)
+        return Hunt(0)
+
+    monkeypatch.setattr(limiter_run, "hunt", hunted)
+    for seed in range(20):
+        limiter_run.run(FakeDevice(Model()), seed, 60.0)  # type: ignore[arg-type]
+    in_part = {trial.metric for trial in taken if trial.sms < 1}
+    assert "tensor.bf16" in in_part
+    assert "tensor.bf16.n8" not in in_part
+
+
 def test_the_hunt_on_the_fake_gpu_keeps_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(seed: int, metrics: list[str], others: list[str]) -> list[Trial]:
         assert set(metrics + others) == {*limiter_run.METRICS, *limiter_run.OTHERS}

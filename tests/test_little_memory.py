@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 
 import gpuassay
 from gpuassay.cuda import CudaDevice
-from gpuassay.cuda_workload import LARGEST_ARRAY_BYTES, RESERVE, CudaWorkload
-from gpuassay.device import DeviceError
+from gpuassay.cuda_workload import LARGEST_ARRAY_BYTES, RESERVE, WARM_UP_S, CudaWorkload, warm_up_time_s
+from gpuassay.device import DeviceError, Mark
 from gpuassay.kernels import Check, kernels_for
 
 GIB = 2**30
@@ -121,3 +122,9 @@ def test_a_run_on_a_crowded_device_says_so(crowded: gpuassay.Record) -> None:
     rounds = crowded.rounds()
     assert set(rounds[rounds["metric"] == "memory.read"]["footprint_bytes"]) == {fits}
     assert crowded.complete
+
+
+def test_a_part_that_was_at_work_a_moment_ago_is_warm() -> None:
+    now = time.monotonic()
+    assert warm_up_time_s([]) == warm_up_time_s([Mark(0.0, now - 10 * WARM_UP_S)]) == WARM_UP_S
+    assert warm_up_time_s([Mark(0.0, now - 10 * WARM_UP_S), Mark(1.0, now)]) == 0.0

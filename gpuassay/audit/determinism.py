@@ -68,8 +68,7 @@ def row(metric: str, tally: Tally) -> Row:
     if faulty:
         named = ", ".join(f"SM {sm} in {count} of {tally.by_sm[sm].total()} blocks" for sm, count in faulty.items())
         text += f"; other bits than most blocks left: {named}"
-    warmed = tally.temperatures_c if None not in tally.temperatures_c else []
-    text += f"; from {warmed[0]:g} to {warmed[-1]:g} °C" if warmed else ""
+    text += warmed(tally.temperatures_c)
     text += "; a difference means that an SM computes wrongly at times."
     details = {
         "launches": tally.launches,
@@ -78,6 +77,12 @@ def row(metric: str, tally: Tally) -> Row:
         "temperatures_c": tally.temperatures_c,
     }
     return Row(f"determinism {metric}", word, text, 0, sum(faulty.values()), 0.0, "1", details)
+
+
+def warmed(temperatures_c: Sequence[float | None]) -> str:
+    """From and to which temperature; nothing where one of them is not known."""
+    known = [celsius for celsius in temperatures_c if celsius is not None]
+    return f"; from {known[0]:g} to {known[-1]:g} °C" if known and len(known) == len(temperatures_c) else ""
 
 
 def run(device: CudaDevice, seconds: float = SECONDS) -> list[Row]:

@@ -3,7 +3,7 @@
 There is a precedent: GeForce LHR (2021) halved the speed of one algorithm after a minute or two, at the same clock and
 without a reason bit. Trials differ in kernel (instruction, shape, address pattern), data, SMs, duty, duration, length
 of a launch, and another kernel that takes turns; they run twice in two seeded random orders. The longest run once, and
-again where they show something. What is reported was there both times.
+again where they show something that nothing explains. A suspicion that is reported was there both times.
 
 - Within a trial: steps in the rate, and in the clock. The series are averaged in blocks and whitened by an AR(1)
   estimate first: change points of correlated noise are false alarms by the dozen.

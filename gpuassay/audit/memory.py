@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import Row, Word
+from .determinism import warmed
 
 WORD_BYTES = 8
 ONES = 2**64 - 1
@@ -174,7 +175,9 @@ def capacity_row(outcome: Outcome, free_bytes: int, total_bytes: int) -> Row:
 def inversions_row(words: int, passes: Sequence[Errors], temperatures_c: Sequence[float | None]) -> Row:
     """The row determinism memory: the same words again and again, and which SMs read those that were wrong."""
     wrong = sum(errors.count for errors in passes)
-    by_sm = Counter({sm: sum(errors.by_sm.get(sm, 0) for errors in passes) for errors in passes for sm in errors.by_sm})
+    by_sm: Counter[int] = Counter()
+    for errors in passes:
+        by_sm.update(errors.by_sm)
     text = f"{len(passes)} passes of moving inversions over {words * WORD_BYTES} B, {len(passes) * words} words"
     if wrong:
         bits = int(np.bitwise_or.reduce([np.uint64(errors.bits) for errors in passes]))
@@ -182,8 +185,7 @@ def inversions_row(words: int, passes: Sequence[Errors], temperatures_c: Sequenc
         text += f"; {wrong} words were wrong in {sum(errors.count > 0 for errors in passes)} passes, the lowest "
         text += f"{first}, bits {bits:#x}"
         text += f"; SM {next(iter(by_sm))} alone read them" if len(by_sm) == 1 else f"; {len(by_sm)} SMs read them"
-    warmed = temperatures_c if None not in temperatures_c else []
-    text += f"; from {warmed[0]:g} to {warmed[-1]:g} °C" if warmed else ""
+    text += warmed(temperatures_c)
     text += "; wrong words that one SM alone reads speak against that SM, others against the memory."
     details = {
         "passes": len(passes),

@@ -249,10 +249,8 @@ def _sm_clock(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
     # The median's standard error by the median absolute deviation: one reading beside its round cannot widen it.
     spread = 1.4826 * float(np.median(np.abs(ratio - middle)))
     u = 2 * 1.2533 * spread / len(ratio) ** 0.5
-    claim, word = (
-        float(pairs["claimed_hz"].median()),
-        compare(1.0, middle, u, CAPPED_TOLERANCE if capped else CLOCK_TOLERANCE),
-    )
+    claim = float(pairs["claimed_hz"].median())
+    word = compare(1.0, middle, u, CAPPED_TOLERANCE if capped else CLOCK_TOLERANCE)
     text = "clock64 over %globaltimer of the rounds that readings fell into; a difference means a misstated clock."
     text += f" All fell under a cap: {CAPPED_TOLERANCE:.0%} are allowed." if capped else ""
     return Row(
