@@ -119,9 +119,11 @@ def test_engines_say_which_call_refused() -> None:
         raise NVMLError("Insufficient Permissions")
 
     nvml = SimpleNamespace(NVMLError=NVMLError, nvmlDeviceGetEncoderCapacity=lambda *_: 100)
+    nvml.nvmlDeviceGetGspFirmwareVersion = lambda _: b"580.65.06"  # nvidia-ml-py decodes the others only
     nvml.nvmlDeviceGetGpuInstanceProfileInfo = denied
     found = by_check(engines(nvml, None))
     assert found["encoder capacity"].claim == 100
+    assert found["gsp.version"].claim == "580.65.06"
     assert found["engines"].verdict == "not permitted"
     assert "nvmlDeviceGetGpuInstanceProfileInfo" in found["engines"].text
     assert found["confidential computing state"].verdict == "not supported"

@@ -97,6 +97,12 @@ def simulated(
     return made
 
 
+def test_a_list_of_facts_is_not_called_untested() -> None:
+    fact, untested = Row("a", "not observable", ""), Row("b", "not tested", "")
+    assert overall([fact]) == "not observable"
+    assert overall([fact, untested]) == overall([]) == "not tested"
+
+
 def verdicts(found: list[Row]) -> dict[str, str]:
     return {row.check: row.verdict for row in found}
 
@@ -124,6 +130,7 @@ def test_a_clean_part_has_no_inconsistent_row() -> None:
         ({"name": "NVIDIA L20Y"}, "name"),
         ({"clock.sm.max": 1.7e9}, "clock.sm.max"),
         ({"memory.bus_width": 4096}, "memory.clock x memory.bus_width"),
+        ({"clock.memory.max": 2.1 * 2.619e9}, "memory.clock x memory.bus_width"),
         ({"dip": 60}, "clock.event_reasons"),
     ],
 )
@@ -134,6 +141,15 @@ def test_a_misreport_is_found(plant: dict[str, Any], check: str) -> None:
 
 def row_of(check: str, made: Record, sheet: str | None = "H100-SXM") -> Row:
     return next(r for r in rows(made, load(sheet) if sheet else None) if r.check == check)
+
+
+def test_slow_memory_that_others_share_accuses_no_claim() -> None:
+    check, doubled = "memory.clock x memory.bus_width", {"clock.memory.max": 2.1 * 2.619e9}
+    assert row_of(check, simulated(**doubled, **{"mig.count.sm": 16})).verdict == "not tested"
+    neighbour = simulated(**doubled)
+    for reading in neighbour._telemetry:
+        reading["other_processes"] = 1
+    assert row_of(check, neighbour).verdict == "not tested"
 
 
 @pytest.mark.parametrize("which", ["device_id", "subsystem_id"])

@@ -61,6 +61,9 @@ def inconsistent(rows: Iterable[Row]) -> list[str]:
 
 
 def overall(rows: Iterable[Row]) -> Word:
-    """ "inconsistent" where any row is, "consistent" where any is and none is not; else "not tested"."""
+    """ "inconsistent" where any row is, "consistent" where any is and none is not; "not observable" where nothing was
+    left to try; else "not tested"."""
     words = {row.verdict for row in rows}
+    if words == {"not observable"}:
+        return "not observable"
     return "inconsistent" if "inconsistent" in words else "consistent" if "consistent" in words else "not tested"

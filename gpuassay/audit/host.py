@@ -153,8 +153,8 @@ def engines(nvml: Any, handle: Any) -> list[Row]:
         ("encoder capacity", "nvmlDeviceGetEncoderCapacity", (handle, 0), int),
         ("confidential computing capability", "nvmlSystemGetConfComputeCapabilities", (), _fields),
         (CONFIDENTIAL, "nvmlSystemGetConfComputeState", (), _fields),
-        ("inforom.version", "nvmlDeviceGetInforomImageVersion", (handle,), str),
-        ("gsp.version", "nvmlDeviceGetGspFirmwareVersion", (handle,), str),
+        ("inforom.version", "nvmlDeviceGetInforomImageVersion", (handle,), _text),
+        ("gsp.version", "nvmlDeviceGetGspFirmwareVersion", (handle,), _text),
     )
     found = []
     for check, call, arguments, convert in asked:
@@ -167,6 +167,11 @@ def engines(nvml: Any, handle: Any) -> list[Row]:
         shown = ", ".join(f"{name} {item}" for name, item in value.items()) if details else value
         found.append(_fact(check, shown, f"{call} said so; nothing here can check it.", details))
     return found
+
+
+def _text(value: Any) -> str:
+    """nvidia-ml-py decodes what most of its getters give, but not all."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _profile(info: Any) -> dict[str, int]:
@@ -212,7 +217,7 @@ def attestation(
     check = "attestation"
     program = found or shutil.which("nvattest")
     needs = "It needs confidential-computing mode, in a virtual machine with TDX or SEV-SNP, or Blackwell and root"
-    needs += "".join(f"; missing here: {condition}" for condition in missing) + "."
+    needs += f"; missing here: {', '.join(missing)}." if missing else "."
     if program is None:
         return Row(check, "not tested", f"No verifier is installed (nvattest). {needs}")
     nonce = secrets.token_hex(32)

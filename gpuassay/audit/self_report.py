@@ -31,6 +31,7 @@ SHORTEST_WARMING_S = 30.0
 GAP = 20.0  # times the usual time between readings
 FEWEST_READINGS = 3
 HELD_BACK = 0.95  # of the claimed memory: the least that says something of the claim
+LEAST_SHARE = 0.5  # of what clock and bus width allow: no sound memory attains less (calibration.toml: 0.80 and more)
 TEMPERATURE_STEP_C = 1.0  # NVML gives whole degrees
 DROP = 0.10  # a clock that fell this far below the run's highest must have a reason bit
 # FP32 lanes per SM, by compute capability (CUDA C++ Programming Guide, table of arithmetic instructions).
@@ -295,7 +296,7 @@ def _reasons(_: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
     return Row("clock.event_reasons", word, text, 0, unexplained, 0.0, "1", details)
 
 
-def _memory_clock(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
+def _memory_clock(record: Record, rounds: DataFrame, telemetry: DataFrame) -> Row:
     clock, width = _claimed(record, "clock.memory.max", "cuda.clock.memory"), _claimed(record, "memory.bus_width")
     memory = rounds[rounds["work_unit"] == "B"] if len(rounds) else rounds
     memory = memory[memory["metric"].str.startswith("memory.")] if len(memory) else memory
@@ -304,11 +305,20 @@ def _memory_clock(record: Record, rounds: DataFrame, _: DataFrame) -> Row:
     claim = 2 * float(clock) * float(width) / 8  # two transfers per clock
     best, u = _best_rate([part for _, part in memory.groupby("metric")])
     word: Word = "inconsistent" if best > claim * (1 + CLOCK_TOLERANCE) else "consistent"
+    if best + u < LEAST_SHARE * claim:  # an instance has some of the slices, and a neighbour takes a share
+        shared = "mig.count.sm" in record.claims or _others(telemetry)
+        word = "not tested" if shared else "inconsistent"
     text = (
-        "Large arrays read and written; more than clock and width allow means that one of the two is misstated. Less "
-        "is for the verdict on memory bandwidth."
+        "Large arrays read and written; more than clock and width allow means that one of the two is misstated, and so "
+        f"does less than {LEAST_SHARE:.0%} of it, unless something holds the memory back. What lies between is for the "
+        "verdict on memory bandwidth."
     )
     return Row("memory.clock x memory.bus_width", word, text, claim, best, u, "B/s", {"share": best / claim})
+
+
+def _others(telemetry: DataFrame) -> bool:
+    """Whether another process was seen on the GPU while it was measured."""
+    return "other_processes" in telemetry and bool((telemetry["other_processes"].fillna(0) > 0).any())
 
 
 def _best_rate(groups: Iterable[DataFrame]) -> tuple[float, float]:
