@@ -36,6 +36,7 @@ from .plugin_outcome import (
     check_line,
     close,
     failed,
+    must_time,
     not_measured,
     skip_if_done,
 )
@@ -205,6 +206,7 @@ def measure(
         data: Data = "random",
         footprint_bytes: int | None = None,
     ) -> None:
+        must_time(benchmark)
         name = metric + (SUSTAINED if sustained else "")
         variant = f"{sms} SMs" if sms else None if data == "random" else data
         if footprint_bytes is not None:

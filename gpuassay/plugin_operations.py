@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .plugin_outcome import DONE, LIMIT_S, Progress, announce, check_line, close, failed, not_measured
+from .plugin_outcome import DONE, LIMIT_S, Progress, announce, check_line, close, failed, must_time, not_measured
 
 if TYPE_CHECKING:
     from .device import Device, Mark, Operation
@@ -35,6 +35,7 @@ def measure_operation(
     def run(metric: str, toolchain: str = "cuda c++", *, by_events: bool = False) -> None:
         from . import timing
 
+        must_time(benchmark)
         benchmark._timer = timing.gpu_timer if by_events else timing.host_timer
         marks = gpu.marks if by_events else timing.host_marks
         announce(request.config, (metric, toolchain, None), LIMIT_S)

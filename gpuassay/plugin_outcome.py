@@ -90,6 +90,12 @@ class Progress:
         self.say(f"{shown:>14} at {show(clock, 'Hz')}, {len(rounds)} rounds, {took:.1f} s, {self._left}")
 
 
+def must_time(benchmark: Any) -> None:
+    """Skips where pytest-benchmark would launch once and time nothing."""
+    if benchmark.disabled:
+        pytest.skip("pytest-benchmark is disabled, by --benchmark-disable or by pytest-xdist")
+
+
 def not_measured(
     record: RecordWriter | None,
     progress: Progress,
