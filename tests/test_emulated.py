@@ -130,7 +130,7 @@ def test_the_audit_finds_nothing_in_a_sound_part(emulated: Emulated) -> None:
 
 @pytest.mark.parametrize("fault", ["memory wraps", "address line"])
 def test_memory_that_is_there_twice_is_found(emulated: Emulated, fault: str) -> None:
-    row = audited(emulated, "capacity", fault=fault, mib=160)["memory.capacity"]
+    row = audited(emulated, "capacity", fault=fault, mib=224)["memory.capacity"]
     assert row["verdict"] == "inconsistent"
     assert row["details"]["errors"]["hash"] > 0
 
