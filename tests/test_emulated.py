@@ -8,13 +8,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
+from operator import mul
 from pathlib import Path
 from typing import Any
 
 import emulator
+import numpy as np
 import pytest
 
 import gpuassay
+from gpuassay.audit.fingerprint import vectors
+from gpuassay.audit.fingerprint_run import PATHS
 from gpuassay.kernels import KERNELS
 
 HERE = Path(__file__).parent
@@ -142,6 +147,12 @@ def test_an_sm_that_computes_wrongly_is_named(emulated: Emulated) -> None:
 
 
 def test_a_tensor_core_of_no_known_kind_is_not_taken_for_one(emulated: Emulated) -> None:
-    """The emulator adds products exactly, as no GPU does."""
+    """The emulator adds products exactly and rounds once, as no GPU does: what mma.sync and wgmma gave is that."""
     row = audited(emulated, "fingerprint")["tensor arithmetic"]
     assert (row["verdict"], row["measured"]) == ("inconsistent", "no known family")
+    assert row["details"]["other_paths_alike"] == {
+        path.instruction: True for path in PATHS if path.symbol == "fingerprint_fp16_wgmma"
+    }
+    for dtype, sums in row["details"]["observed"].items():
+        exact = [sum(map(mul, map(Fraction, v.a), map(Fraction, v.b)), Fraction(v.c)) for v in vectors(dtype)]
+        assert sums == [float(np.float32(float(number))) for number in exact]
