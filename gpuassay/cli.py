@@ -34,7 +34,7 @@ from .cli_shared import (
 )
 from .cli_sheets import sheets
 from .cli_trust import calibrate, identify, judge, selftest
-from .exit_codes import CONFORMS, DIFFERS, NO_GPU, fail
+from .exit_codes import CONFORMS, DIFFERS, INTERRUPTED, NO_GPU, fail
 
 if TYPE_CHECKING:
     from .verdict import Judgement
@@ -56,6 +56,13 @@ class _Sections(click.Group):
             rows = [(name, self.commands[name].get_short_help_str(90)) for name in names]
             with formatter.section(section):
                 formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click would leave with 1 where it is interrupted, which here is a verdict."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
 
 
 @click.group(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, NO_GPU, fail
+from .exit_codes import CONFORMS, DIFFERS, INCONCLUSIVE, INTERRUPTED, NO_GPU, fail
 
 if TYPE_CHECKING:
     from .verdict import Judgement
@@ -99,6 +99,9 @@ def measure_device(
         )
     except NoUsableGpu:
         sys.exit(NO_GPU)
+    except KeyboardInterrupt:  # a second one: the first ends the run in good order
+        kept = f"what was measured is kept in {out}: `gpuassay verify --resume RECORD` completes it"
+        fail(f"interrupted before the run could end in order; {kept}", INTERRUPTED)
 
 
 def _part(device: int) -> str:

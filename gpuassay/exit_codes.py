@@ -10,6 +10,7 @@ import click
 from .untrusted import printable
 
 CONFORMS, DIFFERS, USAGE, INCONCLUSIVE, NO_GPU, PARTIAL = range(6)  # PARTIAL: not every GPU of a fleet has a verdict
+INTERRUPTED = 130  # as shells say it of SIGINT: 128 and the signal's number
 
 
 def fail(message: str, code: int = USAGE) -> NoReturn:

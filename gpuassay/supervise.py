@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .exit_codes import INTERRUPTED
 from .faults import CONTEXT_LOST
 from .record import RecordError, RecordWriter, read
 
@@ -30,7 +31,6 @@ STOP_LIMIT_S = 15.0
 FRESH_PROCESSES = 5
 """A GPU that fails more often in one run is not worth more time."""
 
-INTERRUPTED = 130
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from gpuassay.cli import cli
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 RECORDING = next(REFERENCE.glob("*.jsonl"))
@@ -197,3 +200,19 @@ def test_a_reader_that_went_away_changes_no_exit_code() -> None:
     command = f"{sys.executable} -m gpuassay sheets show L10 | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_an_interruption_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C while a run is being ended, and while something else is done."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpuassay.verify.measure", interrupted)
+    monkeypatch.setattr("gpuassay.cli_shared._part", lambda device: "a GPU")
+    done = CliRunner().invoke(cli, ["verify", "--out", str(tmp_path)])
+    assert done.exit_code == 130
+    assert f"kept in {tmp_path}: `gpuassay verify --resume RECORD`" in done.stderr
+    monkeypatch.setattr("gpuassay.record.read", interrupted)
+    done = CliRunner().invoke(cli, ["identify", "reference"])
+    assert (done.exit_code, done.stderr) == (130, "gpuassay: interrupted\n")

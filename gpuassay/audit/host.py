@@ -217,7 +217,7 @@ def attestation(
     check = "attestation"
     program = found or shutil.which("nvattest")
     needs = "It needs confidential-computing mode, in a virtual machine with TDX or SEV-SNP, or Blackwell and root"
-    needs += f"; missing here: {', '.join(missing)}." if missing else "."
+    needs += "".join(f"; missing here: {condition}" for condition in missing) + "."
     if program is None:
         return Row(check, "not tested", f"No verifier is installed (nvattest). {needs}")
     nonce = secrets.token_hex(32)

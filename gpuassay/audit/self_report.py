@@ -309,9 +309,9 @@ def _memory_clock(record: Record, rounds: DataFrame, telemetry: DataFrame) -> Ro
         shared = "mig.count.sm" in record.claims or _others(telemetry)
         word = "not tested" if shared else "inconsistent"
     text = (
-        "Large arrays read and written; more than clock and width allow means that one of the two is misstated, and so "
-        f"does less than {LEAST_SHARE:.0%} of it, unless something holds the memory back. What lies between is for the "
-        "verdict on memory bandwidth."
+        "Large arrays read and written; more than clock and width allow, or less than half of it, means that one of "
+        "the two is misstated or that something holds the memory back. What lies between is for the verdict on memory "
+        "bandwidth."
     )
     return Row("memory.clock x memory.bus_width", word, text, claim, best, u, "B/s", {"share": best / claim})
 

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -34,7 +35,31 @@ std::string text(const char *name) {
     const char *value = getenv(name);
     return value ? value : "";
 }
-const int DEVICES = (int)number("EMULATOR_DEVICES", 1);
+void uuid(int of, char *bytes) {  // with a zero byte, as one in sixteen has
+    for (int i = 0; i < 16; ++i) bytes[i] = i == 3 ? 0 : 0x10 + i + of;
+}
+// Which of the machine's devices CUDA's ordinals are: what CUDA_VISIBLE_DEVICES leaves, by index or by UUID.
+std::vector<int> visible_devices() {
+    std::vector<int> found;
+    const int all = (int)number("EMULATOR_DEVICES", 1);
+    std::stringstream names(text("CUDA_VISIBLE_DEVICES"));
+    if (!getenv("CUDA_VISIBLE_DEVICES"))
+        for (int i = 0; i < all; ++i) found.push_back(i);
+    for (std::string name; std::getline(names, name, ',');)
+        for (int i = 0; i < all; ++i) {
+            char bytes[16], hex[33];
+            uuid(i, bytes);
+            for (int j = 0; j < 16; ++j) snprintf(hex + 2 * j, 3, "%02x", (u8)bytes[j]);
+            std::string digits;
+            for (char c : name.rfind("GPU-", 0) == 0 ? name.substr(4) : "")
+                if (c != '-') digits += c;
+            if (name == std::to_string(i) || (!digits.empty() && digits == std::string(hex).substr(0, digits.size())))
+                found.push_back(i);
+        }
+    return found;
+}
+const std::vector<int> VISIBLE = visible_devices();
+const int DEVICES = (int)VISIBLE.size();
 const u32 SMS = (u32)number("EMULATOR_SMS", 2);
 const int CAPABILITY = (int)std::lround(10 * number("EMULATOR_CC", 9.0));
 const size_t MEMORY_BYTES = (size_t)number("EMULATOR_MIB", 256) << 20;
@@ -494,9 +519,6 @@ int attribute(int which) {  // CUdevice_attribute and cudaDeviceAttr have the sa
         default: return 0;
     }
 }
-void uuid(int of, char *bytes) {  // with a zero byte, as one in sixteen has
-    for (int i = 0; i < 16; ++i) bytes[i] = i == 3 ? 0 : 0x10 + i + of;
-}
 u64 context_of(int of) { return 0x1000 + of; }
 bool peers[16][16];
 
@@ -542,17 +564,17 @@ DRIVER cuDriverGetVersion(int *version) { return *version = CUDA_VERSION / 1000 
 DRIVER cuDeviceGet(CUdevice *to, int ordinal) {
     return ordinal < 0 || ordinal >= DEVICES ? CUDA_ERROR_INVALID_DEVICE : (*to = ordinal, CUDA_SUCCESS);
 }
-DRIVER cuDeviceGetCount(int *count) { return *count = DEVICES, CUDA_SUCCESS; }
+DRIVER cuDeviceGetCount(int *count) { return *count = DEVICES, DEVICES ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE; }
 DRIVER cuDeviceGetName(char *name, int bytes, CUdevice) {
     return snprintf(name, bytes, "NVIDIA EMULATED GPU"), CUDA_SUCCESS;
 }
-DRIVER cuDeviceGetUuid(CUuuid *to, CUdevice of) { return uuid(of, to->bytes), CUDA_SUCCESS; }
+DRIVER cuDeviceGetUuid(CUuuid *to, CUdevice of) { return uuid(VISIBLE[of], to->bytes), CUDA_SUCCESS; }
 DRIVER cuDeviceTotalMem(size_t *bytes, CUdevice) { return *bytes = MEMORY_BYTES, CUDA_SUCCESS; }
 DRIVER cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice) {
     return *value = attribute(which), CUDA_SUCCESS;
 }
 DRIVER cuDeviceGetPCIBusId(char *to, int bytes, CUdevice of) {
-    return snprintf(to, bytes, "0000:%02X:00.0", of + 1), CUDA_SUCCESS;
+    return snprintf(to, bytes, "0000:%02X:00.0", VISIBLE[of] + 1), CUDA_SUCCESS;
 }
 DRIVER cuDeviceCanAccessPeer(int *can, CUdevice one, CUdevice other) { return *can = one != other, CUDA_SUCCESS; }
 DRIVER cuDevicePrimaryCtxRetain(CUcontext *to, CUdevice of) { return *to = (CUcontext)context_of(of), CUDA_SUCCESS; }
@@ -682,6 +704,7 @@ static const struct {
     int error;
     const char *driver, *runtime, *text;
 } ERRORS[] = {
+    {100, "CUDA_ERROR_NO_DEVICE", "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {1, "CUDA_ERROR_INVALID_VALUE", "cudaErrorInvalidValue", "invalid argument"},
     {2, "CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "out of memory"},
     {209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "cudaErrorNoKernelImageForDevice",
@@ -724,7 +747,7 @@ DRIVER cuGetProcAddress(const char *name, void **to, int version, cuuint64_t fla
 static thread_local int last_error = 0;
 static cudaError_t remembered(int error) { return (cudaError_t)(error ? last_error = error : 0); }
 
-RUNTIME cudaGetDeviceCount(int *count) { return *count = DEVICES, cudaSuccess; }
+RUNTIME cudaGetDeviceCount(int *count) { RT((*count = DEVICES, DEVICES ? 0 : cudaErrorNoDevice)); }
 RUNTIME cudaGetDevice(int *to) { return *to = device, cudaSuccess; }
 RUNTIME cudaSetDevice(int ordinal) {
     RT(ordinal < 0 || ordinal >= DEVICES ? cudaErrorInvalidDevice : (device = ordinal, 0));
@@ -735,7 +758,7 @@ RUNTIME cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int) { return *
 RUNTIME cudaGetDeviceProperties(cudaDeviceProp *to, int of) {
     *to = {};
     cuDeviceGetName(to->name, sizeof to->name, of);
-    uuid(of, to->uuid.bytes);
+    uuid(VISIBLE[of], to->uuid.bytes);
     to->major = CAPABILITY / 10, to->minor = CAPABILITY % 10, to->multiProcessorCount = SMS,
     to->totalGlobalMem = MEMORY_BYTES;
     to->l2CacheSize = attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE), to->memoryBusWidth = 5120, to->warpSize = 32;
