@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import gpuassay
+from gpuassay.audit import self_report
 from gpuassay.audit.fingerprint import vectors
 from gpuassay.audit.fingerprint_run import PATHS
 from gpuassay.kernels import KERNELS
@@ -105,6 +106,25 @@ def test_operations_of_one_gpu_and_of_two(emulated: Emulated) -> None:
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
+
+
+def test_a_mig_instance_is_known_by_its_own_uuid(emulated: Emulated) -> None:
+    program = "import json, gpuassay.cuda as c; print(json.dumps({'claims': c.CudaDevice(0).claims()}))"
+    (line,) = lines_of(emulated("-c", program, mig=1, mib=64))
+    claims = {claim["quantity"]: claim["value"] for claim in line["claims"]}
+    assert claims["mig.mode"] == "enabled"
+    assert claims["uuid"] == "MIG-10111200-1415-1617-1819-1a1b1c1d1e1f"
+    assert claims["mig.gpu_uuid"].startswith("GPU-80")
+    assert claims["mig.count.sm"] == claims["count.sm"] == 2
+    assert claims["mig.memory.size"] == claims["memory.size"] == 64 * 2**20
+
+
+def test_a_clock_that_is_misstated_is_found(emulated: Emulated, tmp_path: Path) -> None:
+    record, said = verified(emulated, tmp_path, claimed_clock_mhz=1700)
+    rows = {row.check: row for row in self_report.rows(record, None)}
+    assert rows["clock.sm"].verdict == "inconsistent"
+    assert rows["clock.sm"].details["ratio"] == pytest.approx(1755 / 1700, rel=0.001)
+    assert "clock.sm" in said
 
 
 def test_suites_that_pytest_benchmark_may_not_time_are_skipped(emulated: Emulated) -> None:

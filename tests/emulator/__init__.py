@@ -6,14 +6,16 @@ the GPU as machine code runs on the CPU: the PTX that NVRTC or NVVM gives with i
 `machine.h`). So everything of gpuassay runs as on a GPU but the last step of the compiler and the silicon.
 
 Environment of an emulated process: EMULATOR_CC (compute capability, 9.0), EMULATOR_SMS (2), EMULATOR_MIB (memory, 256),
-EMULATOR_DEVICES (1), EMULATOR_FAULT ("memory wraps", "address line", "wrong SM"), EMULATOR_FAIL=kernel:error (a launch
-that fails with that cudaError_t), EMULATOR_FAIL_ONCE=file (once only, noted there), EMULATOR_CLAIMED_CLOCK_MHZ (1755).
+EMULATOR_DEVICES (1), EMULATOR_MIG (1: CUDA's device is a MIG instance), EMULATOR_FAULT ("memory wraps", "address line",
+"wrong SM"), EMULATOR_FAIL=kernel:error (a launch that fails with that cudaError_t), EMULATOR_FAIL_ONCE=file (once only,
+noted there), EMULATOR_CLAIMED_CLOCK_MHZ (1755).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -27,9 +29,14 @@ SOURCES = Path(__file__).resolve().parent
 
 def build(cache: Path) -> Path:
     """The emulator's folder, built from its sources if `cache` does not hold it. Skips where something is missing."""
+    if platform.machine() != "x86_64" or sys.platform != "linux":
+        pytest.skip("the emulated GPU switches threads as Linux on x86-64 does")
     for program in ("c++", "nm"):
         if shutil.which(program) is None:
             pytest.skip(f"the emulated GPU needs {program}")
+    half = ["c++", "-std=c++17", "-x", "c++", "-c", "-", "-o", os.devnull]
+    if subprocess.run(half, input=b"_Float16 half;", capture_output=True, check=False).returncode:
+        pytest.skip("the emulated GPU needs a C++ compiler that knows _Float16: GCC 12, Clang 15 or newer")
     toolkit = importlib.util.find_spec("nvidia.cu13")
     if toolkit is None or importlib.util.find_spec("cupy_backends") is None:
         pytest.skip("the emulated GPU needs the cuda13 extra")

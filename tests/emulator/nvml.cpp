@@ -10,7 +10,7 @@
 typedef unsigned u32;
 typedef unsigned long long u64;
 typedef void *Handle;
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
 #define NVML extern "C" int
 
 static double number(const char *name, double otherwise) { return getenv(name) ? atof(getenv(name)) : otherwise; }
@@ -18,6 +18,8 @@ static const int DEVICES = (int)number("EMULATOR_DEVICES", 1),
                  CAPABILITY = (int)std::lround(10 * number("EMULATOR_CC", 9.0));
 static const u64 MEMORY_BYTES = (u64)number("EMULATOR_MIB", 256) << 20;
 static const u32 SM_CLOCK_MHZ = (u32)number("EMULATOR_CLAIMED_CLOCK_MHZ", 1755), POWER_MW = 500000;
+static const bool MIG = number("EMULATOR_MIG", 0) != 0;  // then CUDA's device is an instance of a larger GPU
+static const Handle INSTANCE = (Handle)1001;
 static int ordinal(Handle handle) { return (int)(size_t)handle - 1; }
 static int say(char *to, u32 bytes, const char *text) { return snprintf(to, bytes, "%s", text), SUCCESS; }
 static int give(u32 *to, u32 value) { return *to = value, SUCCESS; }
@@ -35,10 +37,11 @@ NVML nvmlDeviceGetHandleByIndex_v2(u32 index, Handle *to) {
     return (int)index >= DEVICES ? INVALID_ARGUMENT : (*to = (Handle)(size_t)(index + 1), SUCCESS);
 }
 NVML nvmlDeviceGetUUID(Handle of, char *to, u32 bytes) {
-    char text[48] = "GPU-", *end = text + 4;
+    char text[48], *end = text + sprintf(text, of == INSTANCE ? "MIG-" : "GPU-");
+    const int first = of == INSTANCE ? 0 : MIG ? 0x70 : ordinal(of);
     for (int i = 0; i < 16; ++i) {
         if (i == 4 || i == 6 || i == 8 || i == 10) *end++ = '-';
-        end += sprintf(end, "%02x", i == 3 ? 0 : 0x10 + i + ordinal(of));
+        end += sprintf(end, "%02x", i == 3 ? 0 : 0x10 + i + first);
     }
     return say(to, bytes, text);
 }
@@ -64,7 +67,10 @@ NVML nvmlDeviceGetNumGpuCores(Handle, u32 *to) { return give(to, 128 * (u32)numb
 struct Memory {
     u64 total, free, used;
 };
-NVML nvmlDeviceGetMemoryInfo(Handle, Memory *to) { return *to = {MEMORY_BYTES, MEMORY_BYTES, 0}, SUCCESS; }
+NVML nvmlDeviceGetMemoryInfo(Handle of, Memory *to) {
+    const u64 bytes = MIG && of != INSTANCE ? 7 * MEMORY_BYTES : MEMORY_BYTES;
+    return *to = {bytes, bytes, 0}, SUCCESS;
+}
 NVML nvmlDeviceGetMemoryBusWidth(Handle, u32 *to) { return give(to, 5120); }
 NVML nvmlDeviceGetMaxClockInfo(Handle, u32 type, u32 *to) { return give(to, type == 2 ? 2619 : 1980); }
 NVML nvmlDeviceGetClockInfo(Handle, u32 type, u32 *to) { return give(to, type == 2 ? 2619 : SM_CLOCK_MHZ); }
@@ -81,7 +87,19 @@ NVML nvmlDeviceGetTemperature(Handle, u32, u32 *to) { return give(to, 55); }
 NVML nvmlDeviceGetEccMode(Handle, u32 *current, u32 *pending) { return give(current, 1), give(pending, 1); }
 NVML nvmlDeviceGetTotalEccErrors(Handle, u32, u32, u64 *to) { return *to = 0, SUCCESS; }
 NVML nvmlDeviceGetRemappedRows(Handle, u32 *a, u32 *b, u32 *c, u32 *d) { return *a = *b = *c = *d = 0, SUCCESS; }
-NVML nvmlDeviceGetMigMode(Handle, u32 *current, u32 *pending) { return give(current, 0), give(pending, 0); }
+NVML nvmlDeviceGetMigMode(Handle, u32 *current, u32 *pending) { return give(current, MIG), give(pending, MIG); }
+NVML nvmlDeviceGetMaxMigDeviceCount(Handle, u32 *to) { return give(to, 7); }
+NVML nvmlDeviceGetMigDeviceHandleByIndex(Handle, u32 index, Handle *to) {
+    return MIG && index == 0 ? (*to = INSTANCE, SUCCESS) : NOT_FOUND;
+}
+struct Attributes {
+    u32 sms, copy_engines, decoders, encoders, jpeg, ofa, slices, compute_slices;
+    u64 memory_mib;
+};
+NVML nvmlDeviceGetAttributes_v2(Handle of, Attributes *to) {
+    if (of != INSTANCE) return INVALID_ARGUMENT;
+    return *to = {(u32)number("EMULATOR_SMS", 2), 1, 1, 0, 1, 0, 1, 1, MEMORY_BYTES >> 20}, SUCCESS;
+}
 NVML nvmlDeviceGetCurrPcieLinkGeneration(Handle, u32 *to) { return give(to, 5); }
 NVML nvmlDeviceGetMaxPcieLinkGeneration(Handle, u32 *to) { return give(to, 5); }
 NVML nvmlDeviceGetGpuMaxPcieLinkGeneration(Handle, u32 *to) { return give(to, 5); }
@@ -94,7 +112,9 @@ NVML nvmlDeviceGetCurrentClocksEventReasons(Handle, u64 *to) { return *to = 0, S
 struct Utilisation {
     u32 gpu, memory;
 };
-NVML nvmlDeviceGetUtilizationRates(Handle, Utilisation *to) { return *to = {100, 50}, SUCCESS; }
+NVML nvmlDeviceGetUtilizationRates(Handle, Utilisation *to) {
+    return MIG ? NOT_SUPPORTED : (*to = {100, 50}, SUCCESS);
+}
 struct Process {
     u32 pid;
     u64 used_bytes;
