@@ -49,8 +49,8 @@ class Capability:
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of measured / published, with its relative expanded uncertainty. `nature`: permanent (of the part),
-    transient (of the moment: power, temperature, load) or instrument (of this measurement)."""
+    """One factor of measured / published, with the expanded uncertainty of that ratio. `nature`: permanent (of the
+    part), transient (of the moment: power, temperature, load) or instrument (of this measurement)."""
 
     ratio: float
     expanded_uncertainty: float
@@ -399,8 +399,10 @@ def attribution(
             return {}
         nominal = measured.nominal_bytes_per_s / published.si
         return {
-            "memory clock x bus width": Factor(nominal, rounding, "permanent"),
-            "share of nominal attained": Factor(total / nominal, _relative(measured.terms, rule), "permanent"),
+            "memory clock x bus width": Factor(nominal, nominal * rounding, "permanent"),
+            "share of nominal attained": Factor(
+                total / nominal, total / nominal * _relative(measured.terms, rule), "permanent"
+            ),
         }
     sms = sm_count(sheet)
     silicon = sheet.silicon_quantity(metric.published) if metric.published and metric.kind == "rate" else None
@@ -408,18 +410,15 @@ def attribution(
         return {}
     per_clock = _relative(measured.clock_terms, rule)
     stamps = tuple(term for term in measured.clock_terms if term.name == "clock stamps")
+    clock, rate = measured.sm_clock_hz / (published.si / sms / silicon.si), measured.per_clock / silicon.si
     factors = {
         "SMs": Factor(measured.sm_count / sms, 0.0, "permanent"),
-        "clock": Factor(
-            measured.sm_clock_hz / (published.si / sms / silicon.si),
-            _relative(stamps + _sheet_terms(published), rule),
-            "transient",
-        ),
-        "rate per SM and clock": Factor(measured.per_clock / silicon.si, per_clock, "permanent"),
+        "clock": Factor(clock, clock * _relative(stamps + _sheet_terms(published), rule), "transient"),
+        "rate per SM and clock": Factor(rate, rate * per_clock, "permanent"),
     }
     rest = total / math.prod(factor.ratio for factor in factors.values())
     spread = tuple(term for term in measured.terms if term.evaluation == "A")
-    return factors | {"rest": Factor(rest, _relative(spread, rule), "instrument")}
+    return factors | {"rest": Factor(rest, rest * _relative(spread, rule), "instrument")}
 
 
 def _relative(terms: tuple[Term, ...], rule: Rule) -> float:

@@ -169,6 +169,18 @@ def test_factors_multiply_to_the_share_of_the_sheet(judged: Judged) -> None:
             assert math.prod(f.ratio for f in verdict.attribution.values()) == pytest.approx(verdict.share_of_published)
 
 
+def test_a_factor_far_from_one_has_the_uncertainty_of_its_own_size(judged: Judged) -> None:
+    """An H20 held against an H100's sheet: a quarter of the rate per clock, known as well in proportion."""
+    rate = of(judged("H100-SXM", **H20), "tensor.bf16").attribution["rate per SM and clock"]
+    whole = of(judged("H100-SXM"), "tensor.bf16").attribution["rate per SM and clock"]
+    assert rate.ratio == pytest.approx(0.25, rel=0.02)
+    assert rate.expanded_uncertainty / rate.ratio == pytest.approx(whole.expanded_uncertainty / whole.ratio, rel=0.7)
+    memory = of(judged("H100-SXM"), "memory.read")
+    share = memory.attribution["share of nominal attained"]
+    assert memory.expanded_uncertainty is not None
+    assert share.expanded_uncertainty / share.ratio == pytest.approx(memory.expanded_uncertainty / memory.measured)
+
+
 def test_the_budget_adds_up(judged: Judged) -> None:
     for verdict in judged().verdicts:
         if verdict.capability:
