@@ -54,9 +54,6 @@ def _cupy_launch() -> Launch:
 
 def _numba_launch() -> Launch:
     """An empty Numba kernel, compiled, on the default stream."""
-    from numba import config
-
-    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # one block is the point here
 
     def nothing() -> None:
         pass

@@ -257,8 +257,9 @@ def numba_kernel(function: Callable[..., None], signature: Any) -> tuple[Any, Ma
 
     Raises CompileError; errors of CUDA come as they are.
     """
-    from numba import cuda
+    from numba import config, cuda
 
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of a chase and of an empty kernel, one block is the point
     try:
         dispatcher = cuda.jit(signature)(function)
     except Exception as error:  # Numba, its linker and NVVM have errors of their own
