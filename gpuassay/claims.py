@@ -17,6 +17,7 @@ from typing import Any
 
 __all__ = [
     "NoDriver",
+    "as_text",
     "device_count",
     "driver_version",
     "first_supported",
@@ -106,6 +107,11 @@ def first_supported(nvml: Any, names: tuple[str, ...], *args: Any) -> tuple[str,
         with contextlib.suppress(*unsupported):
             return name, function(*args)
     return None
+
+
+def as_text(value: Any) -> str:
+    """nvidia-ml-py decodes what most of its getters give, but not all."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def device_count() -> int:
@@ -398,8 +404,7 @@ def nvml_claims(index: int, uuid: str | None = None) -> list[dict[str, Any]]:
                 if value != "":
                     claims.append({"quantity": quantity, "value": value, "unit": unit, "source": answer[0]})
         with contextlib.suppress(nvml.NVMLError, AttributeError):
-            bus_id = nvml.nvmlDeviceGetPciInfo(handle).busId
-            claims += config_claims(bus_id.decode() if isinstance(bus_id, bytes) else str(bus_id))
+            claims += config_claims(as_text(nvml.nvmlDeviceGetPciInfo(handle).busId))
         instance = mig_instance(nvml, handle, uuid)
         if instance is not None:
             claims = _mig_claims(nvml, *instance, claims)

@@ -150,6 +150,11 @@ def test_slow_memory_that_others_share_accuses_no_claim() -> None:
     for reading in neighbour._telemetry:
         reading["other_processes"] = 1
     assert row_of(check, neighbour).verdict == "not tested"
+    scattered = simulated()
+    for line in scattered._rounds:
+        if line["metric"] == "memory.read":
+            line |= {"metric": "memory.random", "work": 0.3 * line["work"]}
+    assert row_of(check, scattered).verdict == "not tested"
 
 
 @pytest.mark.parametrize("which", ["device_id", "subsystem_id"])

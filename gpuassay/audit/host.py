@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ..claims import as_text
 from . import Row, Word
 
 CONFIDENTIAL = "confidential computing state"
@@ -153,8 +154,8 @@ def engines(nvml: Any, handle: Any) -> list[Row]:
         ("encoder capacity", "nvmlDeviceGetEncoderCapacity", (handle, 0), int),
         ("confidential computing capability", "nvmlSystemGetConfComputeCapabilities", (), _fields),
         (CONFIDENTIAL, "nvmlSystemGetConfComputeState", (), _fields),
-        ("inforom.version", "nvmlDeviceGetInforomImageVersion", (handle,), _text),
-        ("gsp.version", "nvmlDeviceGetGspFirmwareVersion", (handle,), _text),
+        ("inforom.version", "nvmlDeviceGetInforomImageVersion", (handle,), as_text),
+        ("gsp.version", "nvmlDeviceGetGspFirmwareVersion", (handle,), as_text),
     )
     found = []
     for check, call, arguments, convert in asked:
@@ -167,11 +168,6 @@ def engines(nvml: Any, handle: Any) -> list[Row]:
         shown = ", ".join(f"{name} {item}" for name, item in value.items()) if details else value
         found.append(_fact(check, shown, f"{call} said so; nothing here can check it.", details))
     return found
-
-
-def _text(value: Any) -> str:
-    """nvidia-ml-py decodes what most of its getters give, but not all."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _profile(info: Any) -> dict[str, int]:

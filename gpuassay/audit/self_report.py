@@ -32,6 +32,7 @@ GAP = 20.0  # times the usual time between readings
 FEWEST_READINGS = 3
 HELD_BACK = 0.95  # of the claimed memory: the least that says something of the claim
 LEAST_SHARE = 0.5  # of what clock and bus width allow: no sound memory attains less (calibration.toml: 0.80 and more)
+STREAMED = ("memory.read", "memory.write", "memory.copy", "memory.triad")
 TEMPERATURE_STEP_C = 1.0  # NVML gives whole degrees
 DROP = 0.10  # a clock that fell this far below the run's highest must have a reason bit
 # FP32 lanes per SM, by compute capability (CUDA C++ Programming Guide, table of arithmetic instructions).
@@ -305,9 +306,11 @@ def _memory_clock(record: Record, rounds: DataFrame, telemetry: DataFrame) -> Ro
     claim = 2 * float(clock) * float(width) / 8  # two transfers per clock
     best, u = _best_rate([part for _, part in memory.groupby("metric")])
     word: Word = "inconsistent" if best > claim * (1 + CLOCK_TOLERANCE) else "consistent"
-    if best + u < LEAST_SHARE * claim:  # an instance has some of the slices, and a neighbour takes a share
+    if best + u < LEAST_SHARE * claim:
+        # An instance has some of the slices, a neighbour takes a share, and random sectors alone say nothing.
         shared = "mig.count.sm" in record.claims or _others(telemetry)
-        word = "not tested" if shared else "inconsistent"
+        decides = memory["metric"].isin(STREAMED).any() and not shared
+        word = "inconsistent" if decides else "not tested"
     text = (
         "Large arrays read and written; more than clock and width allow, or less than half of it, means that one of "
         "the two is misstated or that something holds the memory back. What lies between is for the verdict on memory "
