@@ -49,12 +49,19 @@ class Capability:
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of measured / published, with the expanded uncertainty of that ratio. `nature`: permanent (of the
-    part), transient (of the moment: power, temperature, load) or instrument (of this measurement)."""
+    """One factor of measured / published, with the expanded uncertainty of that ratio (None where the record does not
+    tell it). `nature`: permanent (of the part), transient (of the moment: power, temperature, load) or instrument (of
+    this measurement)."""
 
     ratio: float
-    expanded_uncertainty: float
+    expanded_uncertainty: float | None
     nature: Literal["permanent", "transient", "instrument"]
+
+    @property
+    def text(self) -> str:
+        """The ratio, and its uncertainty where it is known."""
+        known = self.expanded_uncertainty
+        return f"{self.ratio:.4f}" + ("" if known is None else f" ± {known:.4f}")
 
 
 @dataclass(frozen=True)
@@ -393,32 +400,34 @@ def attribution(
     if published is None or measured.rate is None:
         return {}
     total = measured.rate / published.si
-    rounding = _relative(_sheet_terms(published), rule)
+    sheet_terms = _sheet_terms(published)
+
+    def of_rounds(ratio: float, terms: tuple[Term, ...]) -> float | None:
+        return ratio * _relative(terms, rule) if measured.dispersion_known else None
+
     if metric.kind == "bandwidth":
         if measured.nominal_bytes_per_s is None:
             return {}
         nominal = measured.nominal_bytes_per_s / published.si
+        share = total / nominal
         return {
-            "memory clock x bus width": Factor(nominal, nominal * rounding, "permanent"),
-            "share of nominal attained": Factor(
-                total / nominal, total / nominal * _relative(measured.terms, rule), "permanent"
-            ),
+            "memory clock x bus width": Factor(nominal, nominal * _relative(sheet_terms, rule), "permanent"),
+            "share of nominal attained": Factor(share, of_rounds(share, measured.terms), "permanent"),
         }
     sms = sm_count(sheet)
     silicon = sheet.silicon_quantity(metric.published) if metric.published and metric.kind == "rate" else None
     if not (sms and silicon and measured.sm_count and measured.sm_clock_hz and measured.per_clock):
         return {}
-    per_clock = _relative(measured.clock_terms, rule)
     stamps = tuple(term for term in measured.clock_terms if term.name == "clock stamps")
     clock, rate = measured.sm_clock_hz / (published.si / sms / silicon.si), measured.per_clock / silicon.si
     factors = {
         "SMs": Factor(measured.sm_count / sms, 0.0, "permanent"),
-        "clock": Factor(clock, clock * _relative(stamps + _sheet_terms(published), rule), "transient"),
-        "rate per SM and clock": Factor(rate, rate * per_clock, "permanent"),
+        "clock": Factor(clock, clock * _relative(stamps + sheet_terms, rule), "transient"),
+        "rate per SM and clock": Factor(rate, of_rounds(rate, measured.clock_terms), "permanent"),
     }
     rest = total / math.prod(factor.ratio for factor in factors.values())
     spread = tuple(term for term in measured.terms if term.evaluation == "A")
-    return factors | {"rest": Factor(rest, rest * _relative(spread, rule), "instrument")}
+    return factors | {"rest": Factor(rest, of_rounds(rest, spread), "instrument")}
 
 
 def _relative(terms: tuple[Term, ...], rule: Rule) -> float:

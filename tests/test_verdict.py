@@ -13,7 +13,7 @@ import pytest
 from conftest import H20
 from rich.console import Console
 
-from gpuassay import report
+from gpuassay import report, verify
 from gpuassay.cli_shared import exit_code
 from gpuassay.verdict import Judgement, Verdict
 
@@ -174,11 +174,20 @@ def test_a_factor_far_from_one_has_the_uncertainty_of_its_own_size(judged: Judge
     rate = of(judged("H100-SXM", **H20), "tensor.bf16").attribution["rate per SM and clock"]
     whole = of(judged("H100-SXM"), "tensor.bf16").attribution["rate per SM and clock"]
     assert rate.ratio == pytest.approx(0.25, rel=0.02)
+    assert None not in (rate.expanded_uncertainty, whole.expanded_uncertainty)
     assert rate.expanded_uncertainty / rate.ratio == pytest.approx(whole.expanded_uncertainty / whole.ratio, rel=0.7)
     memory = of(judged("H100-SXM"), "memory.read")
     share = memory.attribution["share of nominal attained"]
     assert memory.expanded_uncertainty is not None
     assert share.expanded_uncertainty / share.ratio == pytest.approx(memory.expanded_uncertainty / memory.measured)
+
+
+def test_a_factor_of_a_record_without_samples_has_no_uncertainty() -> None:
+    bf16 = of(verify.judge_record(verify.reference_record(), None), "tensor.bf16")
+    factors = {name: factor.expanded_uncertainty for name, factor in bf16.attribution.items()}
+    assert factors["rate per SM and clock"] is factors["rest"] is None
+    assert factors["SMs"] == 0.0  # counted
+    assert bf16.attribution["rate per SM and clock"].text == f"{bf16.attribution['rate per SM and clock'].ratio:.4f}"
 
 
 def test_the_budget_adds_up(judged: Judged) -> None:

@@ -68,7 +68,7 @@ def _factors(judgement: Judgement) -> list[Table]:
     for v in judgement.verdicts:
         if v.attribution:
             columns = tuple(f"{name} ({factor.nature})" for name, factor in v.attribution.items())
-            ratios = (f"{factor.ratio:.4f} ± {factor.expanded_uncertainty:.4f}" for factor in v.attribution.values())
+            ratios = (factor.text for factor in v.attribution.values())
             product = "-" if v.share_of_published is None else f"{v.share_of_published:.4f}"
             rows.setdefault(columns, []).append((v.metric, *ratios, product))
     return [

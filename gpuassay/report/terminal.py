@@ -201,8 +201,7 @@ def _waterfall(verdicts: Sequence[Verdict]) -> Table:
             bar = Text(" " * left + "\u2588" * max(right - left, 0) + ("\u258f" if left == right else ""))
             bar.stylize("red" if stop < start else "magenta" if stop > start else "dim")
             label = f"{name} ({factor.nature})"
-            shown = f"x {factor.ratio:.4f} \u00b1 {factor.expanded_uncertainty:.4f}"
-            table.add_row(f"  {verdict.metric}" if place == 0 else "", label, shown, bar)
+            table.add_row(f"  {verdict.metric}" if place == 0 else "", label, f"x {factor.text}", bar)
         total = Text(f"= x {math.exp(reached):.4f}", style="bold")
         named = ", ".join(f"{cause} {share:.0%} of the time" for cause, share in verdict.causes.items())
         table.add_row("", "measured / published", total, Text(named, style="dim"))
