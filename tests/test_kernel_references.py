@@ -40,8 +40,13 @@ from gpuassay.kernels.vector import (
     to_e4m3,
 )
 
-RNG = np.random.default_rng(7)
 VECTOR = {kernel.metric: kernel for kernel in VECTOR_KERNELS}
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """One of its own for each test: the order of the tests decides nothing."""
+    return np.random.default_rng(7)
 
 
 # -- Check -------------------------------------------------------------------------------------------------
@@ -261,10 +266,10 @@ def test_vector_within_bound_and_one_missing_step_outside(kernel) -> None:  # ty
 
 
 @pytest.mark.parametrize("kernel", VECTOR_KERNELS, ids=VECTOR_NAMES)
-def test_timed_values_stay_finite_and_alive(kernel) -> None:  # type: ignore[no-untyped-def]
+def test_timed_values_stay_finite_and_alive(kernel, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     """After many iterations nothing has overflowed, settled on one value, or died out."""
     small = replace(kernel, threads=32)
-    inputs = small.inputs(RNG, timed=True)
+    inputs = small.inputs(rng, timed=True)
     late, _ = small.reference(inputs, 100)
     later, _ = small.reference(inputs, 101)
     if late.dtype.kind == "f":
@@ -280,8 +285,8 @@ def test_timed_values_stay_finite_and_alive(kernel) -> None:  # type: ignore[no-
         assert (late != later).mean() > 0.4
 
 
-def test_the_shuffle_is_a_permutation_that_keeps_no_lane() -> None:
-    source = VECTOR["vector.shuffle"].inputs(RNG, timed=True)[:1024].reshape(32, 32)
+def test_the_shuffle_is_a_permutation_that_keeps_no_lane(rng: np.random.Generator) -> None:
+    source = VECTOR["vector.shuffle"].inputs(rng, timed=True)[:1024].reshape(32, 32)
     assert (np.sort(source, axis=1) == np.arange(32)).all()
     assert (source != np.arange(32)).all()
 
@@ -464,13 +469,13 @@ DISTINCT = list({kernel.symbol: kernel for kernel in TENSOR_KERNELS}.values())
 
 
 @pytest.mark.parametrize("kernel", DISTINCT, ids=[kernel.symbol for kernel in DISTINCT])
-def test_a_tensor_kernel_within_bound_and_faults_outside(kernel) -> None:  # type: ignore[no-untyped-def]
+def test_a_tensor_kernel_within_bound_and_faults_outside(kernel, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     """Registers, shared memory and metadata are emulated from the bytes; the reference works on whole matrices."""
     # One warp or warpgroup is like another, except that more of them take longer to emulate.
     few = 1 if kernel.source == "wgmma.cu" else 2
     key = "WARPGROUPS" if kernel.source == "wgmma.cu" else "WARPS"
     kernel = replace(kernel, batches=few, macros={**kernel.macros, key: few})
-    inputs = kernel.inputs(RNG, timed=False)
+    inputs = kernel.inputs(rng, timed=False)
     assert inputs.dtype == np.uint8
     expected, bound = kernel.reference(inputs, kernel.check_iterations)
     repetitions = kernel.check_iterations * kernel.repeats
@@ -486,8 +491,8 @@ def test_a_tensor_kernel_within_bound_and_faults_outside(kernel) -> None:  # typ
 
 
 @pytest.mark.parametrize("kernel", DISTINCT, ids=[kernel.symbol for kernel in DISTINCT])
-def test_timed_data_are_random_and_finite(kernel) -> None:  # type: ignore[no-untyped-def]
-    a, b = kernel.operands(kernel.inputs(RNG, timed=True))
+def test_timed_data_are_random_and_finite(kernel, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
+    a, b = kernel.operands(kernel.inputs(rng, timed=True))
     for values in (a[a != 0], b[b != 0]) if kernel.sparse else (a, b):
         assert np.isfinite(values).all()
         assert np.unique(values).size > min(2**kernel.format.bits, 256) / 3 - 1
@@ -499,19 +504,20 @@ def test_timed_data_are_random_and_finite(kernel) -> None:  # type: ignore[no-un
 @pytest.mark.parametrize(
     "format", [BF16, FP16, TF32, FP8_E4M3, FP8_E5M2, INT8, INT4, BINARY, FP64], ids=lambda f: f.ptx
 )
-def test_formats_pack_and_unpack(format: Format) -> None:
+def test_formats_pack_and_unpack(format: Format, rng: np.random.Generator) -> None:
     low = -format.integers - (format.ptx in ("s4", "s8")) if format.ptx != "b1" else 0
-    integers = RNG.integers(low, min(format.integers, 2**40), 4096, endpoint=True)
+    integers = rng.integers(low, min(format.integers, 2**40), 4096, endpoint=True)
     packed = format.pack(integers)
     assert packed.size * 8 == integers.size * format.bits
     assert np.array_equal(format.unpack(packed), integers)
     assert np.array_equal(decoded(packed, format.ptx), integers)
     if format.work_unit == "FLOP":
-        normal = RNG.standard_normal(4096)
+        normal = rng.standard_normal(4096)
         values = format.unpack(format.pack(normal))
         assert np.array_equal(values, decoded(format.pack(normal), format.ptx))
         assert np.array_equal(format.pack(values), format.pack(normal))
-        assert (np.abs(values) <= np.abs(normal) * (1 + 2.0**-11)).all()
+        # Cut off, but for the step before it: rounding to FP16, whose subnormals lie 2^-16 apart as E4M3 is packed.
+        assert (np.abs(values) <= np.abs(normal) * (1 + 2.0**-11) + 2.0**-17).all()
         assert 0.85 < values.std() < 1.05
 
 
@@ -571,19 +577,19 @@ def test_patterns_are_floats_in_one_to_two(seed: int) -> None:
 
 
 @pytest.mark.parametrize("toolchain", ["cuda c++", "numba"])
-def test_reads_wrap_and_miss_nothing(toolchain: str) -> None:
+def test_reads_wrap_and_miss_nothing(toolchain: str, rng: np.random.Generator) -> None:
     kernel = kernels_for("memory.read", toolchain)[0]
-    words = RNG.integers(0, np.iinfo(kernel.word).max, 4096, dtype=kernel.word, endpoint=True)  # type: ignore[attr-defined]
+    words = rng.integers(0, np.iinfo(kernel.word).max, 4096, dtype=kernel.word, endpoint=True)  # type: ignore[attr-defined]
     expected, _ = kernel.reference([words], None, 4096, 3)  # type: ignore[attr-defined]
     bits = np.dtype(kernel.word).itemsize * 8  # type: ignore[attr-defined]
     assert int(expected[0]) == 3 * sum(int(word) for word in words) % 2**bits
 
 
 @pytest.mark.parametrize("toolchain", ["cuda c++", "numba"])
-def test_triad_within_bound_fused_or_not(toolchain: str) -> None:
+def test_triad_within_bound_fused_or_not(toolchain: str, rng: np.random.Generator) -> None:
     kernel = kernels_for("memory.triad", toolchain)[0]
-    b, c = (RNG.uniform(1, 2, 1000).astype(kernel.word) for _ in range(2))  # type: ignore[attr-defined]
-    scalar = kernel.parameter(RNG)  # type: ignore[attr-defined]
+    b, c = (rng.uniform(1, 2, 1000).astype(kernel.word) for _ in range(2))  # type: ignore[attr-defined]
+    scalar = kernel.parameter(rng)  # type: ignore[attr-defined]
     expected, bound = kernel.reference([b, c], scalar, 1000, 1)  # type: ignore[attr-defined]
     assert Check.compare(b + scalar * c, expected, bound).passed
     wider = np.longdouble
