@@ -284,6 +284,14 @@ def _rows(nvml: Any, handle: Any) -> list[_Row]:
             int,
         ),
         ("mig.mode", None, ("nvmlDeviceGetMigMode",), device, _mode),
+        (
+            "virtualization.mode",
+            None,
+            ("nvmlDeviceGetVirtualizationMode",),
+            device,
+            # nvml.h: nvmlGpuVirtualizationMode_t
+            lambda mode: ("none", "passthrough", "vgpu", "host vgpu", "host vsga")[mode] if mode < 5 else str(mode),
+        ),
         ("pcie.generation.current", "1", ("nvmlDeviceGetCurrPcieLinkGeneration",), device, int),
         ("pcie.generation.max", "1", ("nvmlDeviceGetMaxPcieLinkGeneration",), device, int),
         ("pcie.width.current", "1", ("nvmlDeviceGetCurrPcieLinkWidth",), device, int),

@@ -77,7 +77,7 @@ def cli() -> None:
     published specifications: a verdict per metric, with its uncertainty and the reason for any difference.
 
     \b
-    gpuassay verify                      measure GPU 0 and judge it by the sheet that fits it
+    gpuassay verify                      measure GPU 0 and judge it by the sheet of its PCI id
     gpuassay verify --against H20        ... by the H20's sheet
     gpuassay verify --replay reference   judge the shipped recording; needs no GPU
     gpuassay sheets show H20             what was published of a part, by whom
@@ -98,7 +98,7 @@ def cli() -> None:
 @click.option(
     "--against",
     metavar="SHEET",
-    help="A sheet's name or a .toml file. Default: the sheet that fits.",
+    help="A sheet's name or a .toml file. Default: that of the PCI id.",
 )
 @click.option(
     "--device",

@@ -35,7 +35,7 @@ def fleet() -> None:
 )
 @click.option("--pbs", metavar="OPTIONS", help="PBS jobs, likewise.")
 @click.option("--profile", type=click.Choice(["quick", "standard", "full"]), default="quick", show_default=True)
-@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
+@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: that of the PCI id.")
 @click.option("--together", is_flag=True, help="Then also all GPUs of a node at once.")
 @click.option("--limit", type=click.FloatRange(min=1), metavar="SECONDS", help="The longest one GPU may take.")
 @click.option("--simulate", type=click.IntRange(1), metavar="N", help="N simulated GPUs, labelled as such.")
@@ -220,7 +220,7 @@ def fleet_report(store: Path, form: str, output: Path | None, force: bool) -> No
 
 @click.command()
 @click.option("--budget", default="30s", show_default=True, metavar="TIME", help="The longest it may take: 30s, 2m.")
-@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
+@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: that of the PCI id.")
 @click.option(
     "--device",
     type=click.IntRange(min=0),

@@ -26,7 +26,7 @@ FORMATS = ("html", "md", "csv", "json", "junit", "pdf")
 
 @click.command()
 @click.argument("record", required=False)
-@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: the sheet that fits.")
+@click.option("--against", metavar="SHEET", help="A sheet's name or a .toml file. Default: that of the PCI id.")
 @click.option(
     "--format",
     "form",

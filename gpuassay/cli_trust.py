@@ -81,13 +81,15 @@ def calibrate(records: tuple[str, ...], against: str | None, single_board: bool,
     from .calibration import CalibrationError
     from .calibration import calibrate as collect
     from .verdict import limit_shares
-    from .verify import VerifyError, choose_sheet, record_path
+    from .verify import VerifyError, choose, choose_sheet, record_path
 
     pairs = []
     try:
         for name in records:
             taken = record.read(record_path(name))
-            sheet = choose_sheet(taken, against)
+            sheet, shown = choose_sheet(taken, against), choose(taken)
+            if against is None and not shown.silicon_agrees:
+                fail(f"{name} is of no known-good {sheet.name}: {'; '.join(shown.contradictions)}")
             pairs.append((taken, sheet, limit_shares(taken, sheet)))
         document = collect(pairs, single_board=single_board)
     except (record.RecordError, sheets.SheetError, CalibrationError, VerifyError) as error:

@@ -6,6 +6,7 @@ then is it timed. Device settings are never written: the part is measured as fou
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,12 @@ class CudaDevice:
             ) from error
         self._cupy = cupy
         runtime = cupy.cuda.runtime
+        # Under MPS it takes SMs away, and CUDA then counts only those left: a share of the part, not the part.
+        share = os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "")
+        if share not in ("", "100"):
+            raise DeviceError(
+                f"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE={share} may leave this process a part of the SMs: unset it"
+            )
         try:
             count = runtime.getDeviceCount()
         except runtime.CUDARuntimeError as error:

@@ -85,6 +85,8 @@ def evidence_of(record: Record) -> Evidence:
     taken = dict(measurements(record))
     sms = taken.pop("count.sm", None)
     memory, l2 = claims.get("memory.size") or claims.get("cuda.memory.size"), claims.get("l2.size")
+    if record.vgpu:
+        memory = None
     if record.mig:  # an instance has less of these than any part: only what an SM does in a clock identifies
         sms = memory = l2 = None
         taken = {name: found for name, found in taken.items() if metric(name).kind == "rate"}

@@ -365,6 +365,11 @@ class Record:
         """Whether the device is an instance of a GPU that MIG divides: a part of what its name and sheet speak of."""
         return bool(self.claims.get("mig.mode") == "enabled")
 
+    @property
+    def vgpu(self) -> bool:
+        """Whether the device is a virtual GPU of a guest: it has its profile's memory, and the SMs in turns."""
+        return bool(self.claims.get("virtualization.mode") == "vgpu")
+
     def rounds(self) -> DataFrame:
         """The rounds, one row each, in file order.
 

@@ -31,7 +31,8 @@ SCHEMA = "gpuassay.judgement/1"
 DOUBTS = ("clocks-disagree", "other-process", "too-hot")
 # ... and one that leaves a shown capability standing: where the CUDA C++ kernel reaches the limit, a slower Numba twin
 # says something of its compiler. Only a shortfall, or an excess, that one toolchain alone shows is in doubt.
-DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree")
+# So does a virtual GPU: what a profile or another guest takes is no fault of the part.
+DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree", "virtual-gpu")
 
 MIG = "a MIG instance, and the sheet speaks of the whole part"
 
@@ -222,6 +223,12 @@ def _findings(record: Record, contradictions: Iterable[str]) -> list[Finding]:
     """What the record itself says, what identity says, and where instrument and device disagree."""
     findings = [Finding(f["code"], f["severity"], f.get("metric"), f["text"]) for f in record.findings]
     findings += [_mig_finding(record)] if record.mig else []
+    if record.vgpu:
+        text = (
+            "this is a virtual GPU with the memory of its profile, whose SMs other guests may have in turns: what it "
+            "lacks says nothing of the part"
+        )
+        findings.append(Finding("virtual-gpu", "warning", None, text))
     findings += [Finding("identity", "error", None, text) for text in contradictions]
     if not record.complete:
         findings.append(Finding("incomplete-record", "warning", None, record.problem or "the run did not finish"))

@@ -159,7 +159,7 @@ def judge_record(path: Path, against: str | None, rule: Rule | None = None) -> J
     Raises record.RecordError, sheets.SheetError.
     """
     taken = record.read(path)
-    choice = _choice(taken)
+    choice = choose(taken)
     chosen = choose_sheet(taken, against)
     if against is None:
         return judge(taken, chosen, choice.evidence, choice.contradictions, rule)
@@ -174,7 +174,7 @@ def choose_sheet(taken: record.Record, against: str | None) -> sheets.Sheet:
     """The named sheet, or the one that fits the record's device. Raises sheets.SheetError where none does."""
     if against is not None:
         return sheets.load(against)
-    choice = _choice(taken)
+    choice = choose(taken)
     if choice.sheet is None:
         raise sheets.SheetError(
             "no shipped sheet fits this device (" + "; ".join(choice.evidence) + "); choose one with --against "
@@ -183,10 +183,12 @@ def choose_sheet(taken: record.Record, against: str | None) -> sheets.Sheet:
     return choice.sheet
 
 
-def _choice(taken: record.Record) -> sheets.Choice:
+def choose(taken: record.Record) -> sheets.Choice:
+    """What the record's device shows of itself, held against the shipped sheets. Of an instance or a virtual GPU, what
+    is not the whole part's is left out."""
     claims = taken.claims
     sms = None if taken.mig else claims.get("count.sm")
-    memory = None if taken.mig else claims.get("memory.size") or claims.get("cuda.memory.size")
+    memory = None if taken.mig or taken.vgpu else claims.get("memory.size") or claims.get("cuda.memory.size")
     return sheets.choose(
         pci_device_id=claims.get("pci.device_id"),
         sm_count=None if sms is None else int(sms),

@@ -103,6 +103,7 @@ class Model:
     devices: int = 1
     nvlinks: int = 0
     mig: bool = False  # the part is an instance of a larger one
+    virtualization: str = "none"  # as NVML calls it
     refused: dict = field(default_factory=dict)  # operation, or metric of a kernel -> why
     breaks_at: str | None = None  # operation that fails while it is timed
     die: int = 0  # which die of this part it is: its map of SM to L2 latency
@@ -242,6 +243,7 @@ class FakeDevice:
                 ("driver.version", model.driver, None),
                 ("ecc.errors.uncorrected", 0, "1"),
                 ("mig.mode", "enabled" if model.mig else "disabled", None),
+                ("virtualization.mode", model.virtualization, None),
                 *((("mig.count.sm", model.sm_count, "1"), ("mig.memory.size", 9856 * 2**20, "B")) if model.mig else ()),
                 ("pci.device_id", model.pci_device_id, None),
                 ("compute_capability", model.compute_capability, None),

@@ -138,6 +138,8 @@ def test_the_command_prints_toml_and_overwrites_nothing(fake_run: Any, tmp_path:
     assert (again.exit_code, "not overwritten" in again.output) == (2, True)
     assert run(cli, ["calibrate", first]).exit_code == 2
     assert run(cli, ["calibrate", str(tmp_path / "none.jsonl")]).exit_code == 2
+    short = run(cli, ["calibrate", first, str(fake_run("quick", sm_count=130))])
+    assert (short.exit_code, "of no known-good H100-SXM: SM count: the device shows 130" in short.output) == (2, True)
 
 
 def test_the_reference_alone_is_judged_by_the_prior() -> None:

@@ -87,6 +87,7 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         nvmlDeviceGetPowerManagementDefaultLimit=lambda handle: 700_000,
         nvmlDeviceGetEccMode=lambda handle: [1, 1],
         nvmlDeviceGetMigMode=lambda handle: [0, 1],
+        nvmlDeviceGetVirtualizationMode=lambda handle: 1,
         nvmlDeviceGetCurrPcieLinkGeneration=lambda handle: 4,
         nvmlDeviceGetMaxPcieLinkGeneration=lambda handle: 5,
         nvmlDeviceGetCurrPcieLinkWidth=lambda handle: 8,
@@ -118,6 +119,7 @@ def test_every_claim(fake_nvml: dict[str, Any]) -> None:
         "temperature.slowdown": (89, "degC", "nvmlDeviceGetTemperatureThreshold"),
         "ecc.mode": ("enabled", None, "nvmlDeviceGetEccMode"),
         "mig.mode": ("disabled", None, "nvmlDeviceGetMigMode"),
+        "virtualization.mode": ("passthrough", None, "nvmlDeviceGetVirtualizationMode"),
         "pcie.generation.current": (4, "1", "nvmlDeviceGetCurrPcieLinkGeneration"),
         "pcie.generation.max": (5, "1", "nvmlDeviceGetMaxPcieLinkGeneration"),
         "pcie.width.current": (8, "1", "nvmlDeviceGetCurrPcieLinkWidth"),
@@ -126,7 +128,7 @@ def test_every_claim(fake_nvml: dict[str, Any]) -> None:
         "driver.version": ("580.65.06", None, "nvmlSystemGetDriverVersion"),
         "driver.cuda_version": ("13.0", None, "nvmlSystemGetCudaDriverVersion_v2"),
     }
-    assert len(rows) == 23
+    assert len(rows) == 24
     assert fake_nvml["opened"] == 0
 
 
@@ -151,7 +153,7 @@ def test_what_nvml_does_not_give_is_absent(fake_nvml: dict[str, Any]) -> None:
         "name",
         "count.core",
     }
-    assert len(quantities) == 17
+    assert len(quantities) == 18
 
 
 def test_the_source_is_the_call_that_answered(fake_nvml: dict[str, Any]) -> None:

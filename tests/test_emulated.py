@@ -74,7 +74,7 @@ def test_the_families_are_all_kernels() -> None:
 
 
 def verified(emulated: Emulated, out: Path, *options: str, **settings: object) -> tuple[gpuassay.Record, str]:
-    arguments = ("verify", "--profile", "quick", "--against", "H100-SXM", "--out", str(out), *options)
+    arguments = ("verify", "--profile", "quick", "--out", str(out), *options)  # its PCI id is an H100's
     done = emulated("-m", "gpuassay", *arguments, **settings)
     assert done.returncode == 1, done.stdout + done.stderr  # two SMs are no H100
     (path,) = out.glob("*.jsonl")
@@ -117,6 +117,18 @@ def test_a_mig_instance_is_known_by_its_own_uuid(emulated: Emulated) -> None:
     assert claims["mig.gpu_uuid"].startswith("GPU-80")
     assert claims["mig.count.sm"] == claims["count.sm"] == 2
     assert claims["mig.memory.size"] == claims["memory.size"] == 64 * 2**20
+
+
+def test_a_share_of_the_part_is_not_taken_for_the_part(
+    emulated: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import json, gpuassay.cuda as c; print(json.dumps({'claims': c.CudaDevice(0).claims()}))"
+    (line,) = lines_of(emulated("-c", program, virtualization=2))
+    assert {"vgpu"} == {row["value"] for row in line["claims"] if row["quantity"] == "virtualization.mode"}
+    monkeypatch.setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "50")
+    done = emulated("-m", "gpuassay", "verify", "--out", str(tmp_path))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50 may leave this process a part of the SMs: unset it" in done.stderr
 
 
 def test_a_clock_that_is_misstated_is_found(emulated: Emulated, tmp_path: Path) -> None:

@@ -34,12 +34,25 @@ PLACE = re.compile(r"\{(\w+)\}")
 ENGLISH = re.compile(r"\b(?!gpuassay )[a-z]{2,}(?: [a-z]{2,})+\b")
 
 
-@pytest.fixture(scope="module", params=["reference", "itself", "standard", "full", "H20", "cut"])
+@pytest.fixture(
+    scope="module", params=["reference", "itself", "standard", "full", "H20", "cut", "sold as", "masked", "guest"]
+)
 def judgement(
     request: pytest.FixtureRequest, fake_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Judgement:
     if request.param in ("reference", "itself"):
         return verify.judge_record(verify.reference_record(), {"reference": "H20"}.get(request.param))
+    labels = {
+        "sold as": H20 | {"name": "NVIDIA H20", "pci_device_id": "10de:2330"},
+        "masked": {"name": "NVIDIA L20X", "pci_device_id": "10de:2335", "compute_capability": "8.9"},
+        "guest": {
+            "virtualization": "vgpu",
+            "memory_bytes": 40 * 2**30,
+            "rates": {"tensor.bf16": 2048, "memory.triad": 0.9},
+        },
+    }
+    if request.param in labels:
+        return verify.judge_record(fake_run(**labels[request.param]), None)
     run = fake_run("full" if request.param == "full" else "standard")
     if request.param == "cut":
         data = run.read_bytes()

@@ -1,4 +1,4 @@
-"""A MIG instance: found through NVML, never held against the whole part."""
+"""A MIG instance and a virtual GPU: found through NVML, never held against the whole part."""
 
 from __future__ import annotations
 
@@ -133,3 +133,26 @@ def test_the_report_says_so_and_accuses_nobody(instance: Judgement) -> None:
     assert instance.to_json()["acceptance_lines"] == {}
     computed = [figure for figure, _ in rules.of_judgement(instance).independent_test() if figure.bounds is not None]
     assert computed == []
+
+
+# -- a virtual GPU ---------------------------------------------------------------------------------------------
+
+HALF = {"virtualization": "vgpu", "memory_bytes": 40 * 2**30}
+
+
+def test_a_virtual_gpu_is_not_accused_of_what_its_profile_lacks(judged: Callable[..., Judgement]) -> None:
+    half = judged(**HALF)
+    assert half.sheet.name == "H100-SXM"
+    assert half.overall == "conforms"
+    assert [f.code for f in half.findings if f.code in ("identity", "virtual-gpu")] == ["virtual-gpu"]
+    # Another guest has the SMs for a half of the time.
+    slowed = judged(**HALF, rates={"tensor.bf16": 2048, "memory.read": 0.4})
+    bf16 = next(v for v in slowed.verdicts if v.metric == "tensor.bf16")
+    assert bf16.verdict == "inconclusive"
+    assert bf16.reason.startswith("this is a virtual GPU")
+    assert slowed.overall == "inconclusive"
+    assert not [row.check for row in slowed.audit if row.verdict == "inconsistent"]
+
+
+def test_what_a_virtual_gpu_reaches_counts(judged: Callable[..., Judgement]) -> None:
+    assert judged(**HALF, sm_count=78).overall == "does not conform"  # its SMs are the part's

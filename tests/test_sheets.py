@@ -681,22 +681,31 @@ def test_silicon_overrules_the_name() -> None:
 
 def test_an_h100_with_the_sm_count_of_an_h20() -> None:
     choice = pick("10de:2330", 78, "9.0", H100_MEMORY, "NVIDIA H100 80GB HBM3")
-    assert choice.sheet is None
-    assert any("SM count" in line and "78" in line for line in choice.contradictions)
-    assert any("name" in line for line in choice.contradictions)
+    assert choice.sheet is load("H100-SXM")
+    assert choice.contradictions == ["SM count: the device shows 78, H100-SXM is 132: contradicts"]
+    assert any("not because of the silicon" in line for line in choice.evidence)
 
 
-def test_an_id_that_the_silicon_belies_leads_to_no_sheet() -> None:
+def test_an_id_that_the_silicon_belies_is_what_the_part_is_held_against() -> None:
     choice = pick("10de:2330", 78, "9.0", H20_MEMORY, "NVIDIA H20")
-    assert choice.sheet is None
-    assert any("H100-SXM" in line for line in choice.contradictions)
+    assert choice.sheet is load("H100-SXM")
+    assert [line.split(":")[0] for line in choice.contradictions] == ["SM count", "memory size", "name"]
     assert any("could be H20" in line for line in choice.evidence)
+    assert choice.contradictions[2].endswith("which means H20, but the PCI id means H100-SXM: contradicts")
 
 
 def test_memory_speaks_too() -> None:
     choice = pick("10de:2329", 78, "9.0", H200_MEMORY, "NVIDIA H20")
-    assert choice.sheet is None
-    assert any("memory size" in line for line in choice.contradictions)
+    assert choice.sheet is load("H20")
+    assert [line.split(":")[0] for line in choice.contradictions] == ["memory size"]
+    assert any("could be H20-3e" in line for line in choice.evidence)
+
+
+def test_a_masked_name_on_silicon_that_the_id_does_not_tell() -> None:
+    choice = pick("10de:2335", 132, "9.0", H100_MEMORY, "NVIDIA L20X")
+    assert choice.sheet is load("H200-SXM")
+    assert [line.split(":")[0] for line in choice.contradictions] == ["memory size", "name"]
+    assert "this silicon is that of H100-SXM or H800-SXM" in choice.contradictions[1]
 
 
 @pytest.mark.parametrize("pci", ["10de:230e", "10de:2328", "10de:ffff"])
@@ -737,7 +746,7 @@ def test_nothing_known_leads_to_nothing() -> None:
     name=st.none() | st.sampled_from(["NVIDIA H20", "NVIDIA L20Y"]) | st.text(max_size=30),
     other=st.none() | st.sampled_from(["NVIDIA H100 PCIe", "NVIDIA L20X"]) | st.text(max_size=30),
 )
-def test_a_name_never_decides_and_a_choice_never_contradicts_silicon(
+def test_a_name_never_decides_and_silicon_that_contradicts_is_said(
     pci: str | None,
     sms: int | None,
     cc: str | None,
@@ -750,12 +759,14 @@ def test_a_name_never_decides_and_a_choice_never_contradicts_silicon(
     assert all("\n" not in line for line in choice.evidence)
     assert {line for line in choice.contradictions if line.startswith("name")} <= set(choice.evidence)
     if choice.sheet is not None:
-        assert cc == choice.sheet.identity.compute_capability
-        known = choice.sheet.silicon_quantity("count.sm")
-        assert known is None or sms in (None, known.si)
-        size = choice.sheet.published_quantity("memory.size")
+        known, size = choice.sheet.silicon_quantity("count.sm"), choice.sheet.published_quantity("memory.size")
         assert size is not None
-        assert memory is None or memory == pytest.approx(size.si, rel=0.0801)
+        said = {line.split(":")[0] for line in choice.contradictions}
+        assert ("SM count" in said) == (known is not None and sms not in (None, known.si))
+        assert ("compute capability" in said) == (cc not in (None, choice.sheet.identity.compute_capability))
+        assert ("memory size" in said) == (memory is not None and memory != pytest.approx(size.si, rel=0.08))
+        if said & {"SM count", "compute capability", "memory size"}:
+            assert pci in choice.sheet.identity.pci_device_ids
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])

@@ -51,6 +51,31 @@ def test_a_genuine_h100_conforms_and_names_why_it_delivers_less(judged: Judged) 
     assert exit_code(judgement, "delivered") == 1
 
 
+def test_an_h100_with_two_sms_short_is_no_h100(judged: Judged) -> None:
+    judgement = judged(sm_count=130)
+    assert judgement.sheet.name == "H100-SXM"
+    assert (judgement.overall, exit_code(judgement, "capability")) == ("does not conform", 1)
+    assert judgement.summary.endswith("is no H100-SXM: below: count.sm")
+    assert of(judgement, "count.sm").verdict == "below"
+    assert of(judgement, "tensor.bf16").verdict == "conforms"
+    assert "SM count: the device shows 130, H100-SXM is 132: contradicts" in printed(judgement)
+
+
+def test_an_h20_sold_as_an_h100_is_held_against_what_it_is_sold_as(judged: Judged) -> None:
+    judgement = judged(**H20 | {"name": "NVIDIA H100 80GB HBM3", "pci_device_id": "10de:2330"})
+    assert judgement.sheet.name == "H100-SXM"
+    assert judgement.summary.startswith("NVIDIA H100 80GB HBM3 is no H100-SXM: ")
+    assert {of(judgement, name).verdict for name in ("count.sm", "tensor.bf16", "vector.fp64")} == {"below"}
+    assert any("by its silicon it could be H20" in line for line in judgement.choice)
+
+
+def test_a_part_of_another_generation_under_that_id_breaks_nothing(judged: Judged) -> None:
+    judgement = judged(compute_capability="8.0", sm_count=108)
+    assert judgement.sheet.name == "H100-SXM"
+    assert judgement.overall == "does not conform"
+    assert "compute capability: the device shows 8.0, H100-SXM is 9.0: contradicts" in printed(judgement)
+
+
 def test_a_genuine_h20_conforms_above_its_printed_figure(judged: Judged) -> None:
     judgement = judged(**H20)
     assert judgement.sheet.name == "H20"

@@ -308,7 +308,7 @@ def _memory_clock(record: Record, rounds: DataFrame, telemetry: DataFrame) -> Ro
     word: Word = "inconsistent" if best > claim * (1 + CLOCK_TOLERANCE) else "consistent"
     if best + u < LEAST_SHARE * claim:
         # An instance has some of the slices, a neighbour takes a share, and random sectors alone say nothing.
-        shared = "mig.count.sm" in record.claims or _others(telemetry)
+        shared = record.mig or record.vgpu or _others(telemetry)
         decides = memory["metric"].isin(STREAMED).any() and not shared
         word = "inconsistent" if decides else "not tested"
     text = (

@@ -53,7 +53,8 @@ def capped(judgement: Judgement, pictures: tuple[Picture, ...]) -> Section:
         tables.append(_table(caption, columns, rows, (1, 2, 4)))
     if whole:
         paragraphs.append(
-            f"{whole} rates per clock and SM of this sheet are the highest of the same compute capability."
+            f"{whole} rate{'s' if whole > 1 else ''} per clock and SM of this sheet "
+            f"{'are' if whole > 1 else 'is'} the highest of the same compute capability."
         )
     if not rows and not whole:
         paragraphs.append("The sheets do not say enough to tell a cap from the silicon beneath it.")

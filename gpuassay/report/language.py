@@ -158,7 +158,7 @@ def _shaped(place: re.Match[str]) -> str:
 def _translated(text: str, catalogue: _Catalogue, depth: int = 0) -> str:
     if text in catalogue.exact:
         return catalogue.exact[text]
-    if depth > 5 or not re.search("[A-Za-z]{2}", text):
+    if depth > 8 or not re.search("[A-Za-z]{2}", text):
         return text
     if text.endswith("."):
         inner = _translated(text[:-1], catalogue, depth + 1)

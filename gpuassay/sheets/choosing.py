@@ -22,13 +22,15 @@ class Choice:
     """Which sheet a device belongs to, and why.
 
     ``sheet`` is None when nothing fits or more than one does: a guess would judge a part against
-    another part's figures. ``evidence`` has one line per item, ``contradictions`` those that
-    speak against the chosen sheet, or against each other.
+    another part's figures. ``evidence`` has one line per item, ``contradictions`` those in which
+    the silicon belies the chosen sheet, or the device's labels each other; ``silicon_agrees`` says
+    which of the two.
     """
 
     sheet: Sheet | None
     evidence: list[str]
     contradictions: list[str]
+    silicon_agrees: bool = True
 
 
 class _Item(NamedTuple):
@@ -131,11 +133,12 @@ def choose(
 ) -> Choice:
     """The shipped sheet of the device that shows these traits.
 
-    SM count and compute capability must agree, memory size and PCI id must not contradict; the
-    PCI id (``10de:2329``, ``0x2329`` or ``0x232910DE``) decides between parts that share their
-    silicon. The name never decides: clouds relabel parts, and a name that the silicon contradicts
-    is reported. Anything not known is None; an id that no sheet lists leads to no sheet, because
-    unlisted parts share listed parts' silicon (an H20 NVL16 is not an H20).
+    The PCI id (``10de:2329``, ``0x2329`` or ``0x232910DE``) decides, for it is what the part is
+    sold as; SM count, compute capability and memory size that contradict it are reported. Where
+    the id is not known, SM count and compute capability must agree with one sheet only, and memory
+    size must not contradict. The name never decides: clouds relabel parts, and a name that the
+    silicon contradicts is reported. Anything not known is None; an id that no sheet lists leads to
+    no sheet, because unlisted parts share listed parts' silicon (an H20 NVL16 is not an H20).
     """
     evidence: list[str] = []
     contradictions: list[str] = []
@@ -153,7 +156,9 @@ def choose(
 
     chosen: Sheet | None = None
     if owner is not None:
-        chosen = owner if owner in candidates else None
+        # What a part is sold as is what it is held against, also where its silicon is another's. But an id that stands
+        # for another part as well belies nothing.
+        chosen = owner if owner in candidates or pci not in owner.identity.ambiguous_pci_ids else None
     elif pci is None and pci_device_id is None and len(candidates) == 1 and not open_:
         chosen = candidates[0]
 
@@ -164,13 +169,14 @@ def choose(
     for subject in subjects:
         evidence += [item.line for item in device.silicon(subject)]
         evidence.append(device.identified(subject).line)
-    if owner is not None and chosen is None:
+    if owner is not None and owner not in candidates:
         contradictions += [item.line for item in device.silicon(owner) if item.agrees is False]
         if owner not in subjects:
             evidence += [item.line for item in device.silicon(owner)]
-        evidence.append(
-            f"sheet: none, because the PCI id {pci} belongs to {owner.name}, and the silicon does not bear that out"
-        )
+        if chosen is None:
+            evidence.append(f"sheet: none, because the PCI id {pci} stands for another part than {owner.name} as well")
+        elif contradictions:
+            evidence.append(f"sheet: {owner.name}, because the PCI id {pci} is its own, not because of the silicon")
         if fitting:
             evidence.append(f"candidates: by its silicon it could be {fitting}")
     elif chosen is None and candidates:
@@ -194,7 +200,7 @@ def choose(
         evidence.append(line)
         if against:
             contradictions.append(line)
-    return Choice(chosen, evidence, contradictions)
+    return Choice(chosen, evidence, contradictions, silicon_agrees=owner is None or owner in candidates)
 
 
 def _nearest(device: _Device, sheets: list[Sheet]) -> list[Sheet]:
@@ -226,7 +232,7 @@ def _judge_name(
         return f"{shown}, {chosen.name}'s own name: agrees", False
     masked = next((s for s in sheets if bears(s, s.identity.masked_names)), None)
     if masked is not None:
-        fit = chosen.name if chosen else " or ".join(s.name for s in candidates) or "no sheet"
+        fit = chosen.name if chosen in candidates else " or ".join(s.name for s in candidates) or "no sheet"
         return (
             f"{shown}, a label that does not match class: it has been seen on {masked.name}"
             f" silicon, and this silicon is that of {fit}: contradicts",
@@ -240,5 +246,7 @@ def _judge_name(
     if named is chosen:
         return f"{shown}, which means {named.name}: agrees", False
     wrong = [item.line for item in device.silicon(named) if item.agrees is False]
+    if not wrong and chosen is not None:
+        return f"{shown}, which means {named.name}, but the PCI id means {chosen.name}: contradicts", True
     because = f" ({'; '.join(wrong)})" if wrong else ""
     return f"{shown}, which means {named.name}, but the device does not{because}: contradicts", True

@@ -8,7 +8,7 @@ the GPU as machine code runs on the CPU: the PTX that NVRTC or NVVM gives with i
 Environment of an emulated process: EMULATOR_CC (compute capability, 9.0), EMULATOR_SMS (2), EMULATOR_MIB (memory, 256),
 EMULATOR_DEVICES (1), EMULATOR_MIG (1: CUDA's device is a MIG instance), EMULATOR_FAULT ("memory wraps", "address line",
 "wrong SM"), EMULATOR_FAIL=kernel:error (a launch that fails with that cudaError_t), EMULATOR_FAIL_ONCE=file (once only,
-noted there), EMULATOR_CLAIMED_CLOCK_MHZ (1755).
+noted there), EMULATOR_CLAIMED_CLOCK_MHZ (1755), EMULATOR_VIRTUALIZATION (NVML's number of the mode, 0).
 """
 
 from __future__ import annotations

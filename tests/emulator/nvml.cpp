@@ -63,6 +63,7 @@ NVML nvmlDeviceGetPciInfo_v3(Handle of, Pci *to) {
 NVML nvmlDeviceGetCudaComputeCapability(Handle, int *major, int *minor) {
     return *major = CAPABILITY / 10, *minor = CAPABILITY % 10, SUCCESS;
 }
+NVML nvmlDeviceGetVirtualizationMode(Handle, u32 *to) { return give(to, (u32)number("EMULATOR_VIRTUALIZATION", 0)); }
 NVML nvmlDeviceGetNumGpuCores(Handle, u32 *to) { return give(to, 128 * (u32)number("EMULATOR_SMS", 2)); }
 struct Memory {
     u64 total, free, used;
