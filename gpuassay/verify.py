@@ -34,6 +34,17 @@ SELECTED = {
 }
 
 
+# A lab's settings must not change a measurement: pytest's, Numba's and CuPy's own (a simulator, code for debugging,
+# another stream, a limit to memory), and CUDA's that change how work is launched and what is loaded (CUDA Programming
+# Guide, "CUDA Environment Variables"; cuda-python's "Environment Variables") or the clocks (release notes of driver
+# 580.105.08). Where a driver or a header lies is no such setting.
+SETTINGS = (
+    *("PYTEST_", "NUMBA_", "CUPY_", "CUDA_PYTHON_", "CUDA_FORCE_", "CUDA_DISABLE_"),
+    *("CUDA_LAUNCH_BLOCKING", "CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_SCALE_LAUNCH_QUEUES"),
+)
+WHERE = ("NUMBA_CUDA_DRIVER", "NUMBA_CUDA_INCLUDE_PATH")
+
+
 class VerifyError(Exception):
     """The run could not be made. One sentence: what, and what to do."""
 
@@ -93,7 +104,7 @@ def measure(
         SELECTED[profile],
         *pytest_arguments,
     ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment = {k: v for k, v in os.environ.items() if k in WHERE or not k.startswith(SETTINGS)}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CUDA_MODULE_LOADING": "EAGER"}
     # Machine code is loaded from these: nobody else may write there.
     environment |= dict.fromkeys(("CUPY_CACHE_DIR", "NUMBA_CACHE_DIR"), str(private_cache()))

@@ -142,6 +142,34 @@ def test_settings_of_the_directory_and_the_user_change_nothing(
     assert gpuassay.read(fake_run(fresh=True)).complete
 
 
+def test_settings_of_cuda_numba_and_cupy_do_not_reach_the_suites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = ("CUDA_LAUNCH_BLOCKING", "CUDA_FORCE_PTX_JIT", "NUMBA_ENABLE_CUDASIM", "NUMBA_CUDA_DEBUGINFO")
+    changing += (
+        "CUDA_DISABLE_PERF_BOOST",
+        "CUPY_GPU_MEMORY_LIMIT",
+        "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM",
+        "PYTEST_ADDOPTS",
+    )
+    kept = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NUMBA_CUDA_DRIVER", "LD_LIBRARY_PATH")
+    for name in (*changing, *kept):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "shared"))
+    reached: dict[str, str] = {}
+
+    def run(command: list[str], record: Path, log: object, environment: dict[str, str]) -> int:
+        reached.update(environment)
+        return 4
+
+    monkeypatch.setattr(verify.supervise, "run", run)
+    with pytest.raises(verify.NoUsableGpu):
+        verify.measure(device=0, profile="quick", out=tmp_path, part="FAKE")
+    assert not set(changing) & set(reached)
+    assert set(kept) <= set(reached)
+    assert reached["NUMBA_CACHE_DIR"] == reached["CUPY_CACHE_DIR"] == str(verify.private_cache())
+
+
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(verify.VerifyError, match="choose another directory with --out"):

@@ -64,7 +64,7 @@ def test_an_h100_with_two_sms_short_is_no_h100(judged: Judged) -> None:
 def test_an_h20_sold_as_an_h100_is_held_against_what_it_is_sold_as(judged: Judged) -> None:
     judgement = judged(**H20 | {"name": "NVIDIA H100 80GB HBM3", "pci_device_id": "10de:2330"})
     assert judgement.sheet.name == "H100-SXM"
-    assert judgement.summary.startswith("NVIDIA H100 80GB HBM3 is no H100-SXM: ")
+    assert judgement.summary.startswith("NVIDIA H100 80GB HBM3 is no H100-SXM, its silicon is that of H20: below: ")
     assert {of(judgement, name).verdict for name in ("count.sm", "tensor.bf16", "vector.fp64")} == {"below"}
     assert any("by its silicon it could be H20" in line for line in judgement.choice)
 

@@ -60,6 +60,13 @@ def inconsistent(rows: Iterable[Row]) -> list[str]:
     return [row.check for row in rows if row.verdict == "inconsistent"]
 
 
+def silicon_of(rows: Iterable[Row]) -> str | None:
+    """The sheet whose silicon this is, where the part's labels are another's and one known part alone fits."""
+    return next(
+        (row.details.get("part") for row in rows if row.check == "name" and row.verdict == "inconsistent"), None
+    )
+
+
 def overall(rows: Iterable[Row]) -> Word:
     """ "inconsistent" where any row is, "consistent" where any is and none is not; "not observable" where nothing was
     left to try; else "not tested"."""

@@ -110,7 +110,7 @@ def _name(record: Record, _: DataFrame, __: DataFrame) -> Row:
         words["label does not match class"] = "inconsistent"
     text = "SM count, rates per clock, bandwidth and sizes were weighed against every known part; "
     text += "; ".join(found.findings) if found.findings else f"the label: {found.label}"
-    details = {"posterior": best.posterior, "label": found.label}
+    details = {"posterior": best.posterior, "label": found.label, "part": found.identified}
     return Row("name", words.get(found.label, "not observable"), text + ".", claim, best.name, details=details)
 
 

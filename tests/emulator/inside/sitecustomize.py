@@ -17,6 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+# Set here, for `gpuassay verify` keeps settings of CuPy from its suites. CUB's kernels are machine code without PTX.
+os.environ |= {"CUPY_COMPILE_WITH_PTX": "1", "CUPY_ACCELERATORS": ""}
 DRIVER = ctypes.CDLL("libcuda.so.1")
 DRIVER.emulator_missing.restype = ctypes.c_void_p
 DRIVER.emulator_name.restype = ctypes.c_char_p
