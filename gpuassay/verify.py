@@ -187,9 +187,10 @@ def choose_sheet(taken: record.Record, against: str | None) -> sheets.Sheet:
         return sheets.load(against)
     choice = choose(taken)
     if choice.sheet is None:
+        why = "; ".join(line for line in choice.evidence if not line.endswith((": agrees", ": decides nothing")))
         raise sheets.SheetError(
-            "no shipped sheet fits this device (" + "; ".join(choice.evidence) + "); choose one with --against "
-            "(`gpuassay sheets` lists them)"
+            f"no shipped sheet fits this device ({why}); choose one with --against "
+            "(`gpuassay sheets` lists them, `gpuassay identify` says which silicon this is)"
         )
     return choice.sheet
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from gpuassay import report, verify
 from gpuassay.cli_shared import exit_code
+from gpuassay.sheets import SheetError
 from gpuassay.verdict import Judgement, Verdict
 
 Judged = Callable[..., Judgement]
@@ -67,6 +68,16 @@ def test_an_h20_sold_as_an_h100_is_held_against_what_it_is_sold_as(judged: Judge
     assert judgement.summary.startswith("NVIDIA H100 80GB HBM3 is no H100-SXM, its silicon is that of H20: below: ")
     assert {of(judgement, name).verdict for name in ("count.sm", "tensor.bf16", "vector.fp64")} == {"below"}
     assert any("by its silicon it could be H20" in line for line in judgement.choice)
+
+
+def test_an_id_on_no_sheet_is_said_shortly(judged: Judged) -> None:
+    with pytest.raises(SheetError) as error:
+        judged(pci_device_id="10de:ffff")
+    assert str(error.value) == (
+        "no shipped sheet fits this device (PCI id: 10de:ffff is on no sheet, and unlisted parts share this silicon; "
+        "candidates: H100-SXM and H800-SXM (more than one fits); only a PCI id decides); choose one with --against "
+        "(`gpuassay sheets` lists them, `gpuassay identify` says which silicon this is)"
+    )
 
 
 def test_a_part_of_another_generation_under_that_id_breaks_nothing(judged: Judged) -> None:

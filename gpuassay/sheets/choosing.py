@@ -168,7 +168,8 @@ def choose(
     subjects = [chosen] if chosen else candidates or likeliest
     for subject in subjects:
         evidence += [item.line for item in device.silicon(subject)]
-        evidence.append(device.identified(subject).line)
+        if chosen or owner or pci is None or not candidates:  # an id on no sheet is said once
+            evidence.append(device.identified(subject).line)
     if owner is not None and owner not in candidates:
         contradictions += [item.line for item in device.silicon(owner) if item.agrees is False]
         if owner not in subjects:
