@@ -179,9 +179,8 @@ def conclude(
         overall = "does not conform"
     elif overall == "conforms" and any(f.severity == "error" for f in findings):
         overall = "inconclusive"
-    silicon = audit.silicon_of(rest.get("audit", ()))
-    other = silicon if identity and silicon != sheet.name else None
-    summary = _summary(part, sheet, overall, verdicts, identity, other)
+    silicon = audit.silicon_of(rest.get("audit", ())) if identity else None
+    summary = _summary(part, sheet, overall, verdicts, identity, silicon)
     if names := audit.inconsistent(rest.get("audit", ())):
         # Beside the verdict and not in it: a sheet does not promise what these rows look at.
         summary += f"; audit: inconsistent: {_listed(names)}"
@@ -316,8 +315,10 @@ def _overall(
     return "inconclusive" if undecided or not measured else "conforms"
 
 
-def _summary(part: str, sheet: Sheet, overall: str, verdicts: list[Verdict], identity: bool, other: str | None) -> str:
-    """The answer in one line; `other`: what the part is instead, where its labels do not tell."""
+def _summary(
+    part: str, sheet: Sheet, overall: str, verdicts: list[Verdict], identity: bool, silicon: str | None
+) -> str:
+    """The answer in one line; `silicon`: the sheet of the part's silicon, where its labels are another part's."""
     if overall == "conforms":
         text = f"{part} conforms to the {sheet.name} sheet in capability"
         late = _names((v.metric, v.delivered_verdict) for v in verdicts)
@@ -325,7 +326,10 @@ def _summary(part: str, sheet: Sheet, overall: str, verdicts: list[Verdict], ide
     if overall == "inconclusive":
         return f"{part} against the {sheet.name} sheet: inconclusive"
     text = f"{part} is no {sheet.name}" if identity else f"{part} is not what the {sheet.name} sheet says"
-    text += f", its silicon is that of {other}" if other else ""
+    if silicon == sheet.name:
+        text = f"{part} has {silicon} silicon under a label that does not match"
+    elif silicon:
+        text += f", its silicon is that of {silicon}"
     off = _names((v.metric, v.verdict) for v in verdicts)
     return f"{text}: {off}" if off else text
 

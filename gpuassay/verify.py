@@ -176,7 +176,9 @@ def judge_record(path: Path, against: str | None, rule: Rule | None = None) -> J
         return judge(taken, chosen, choice.evidence, choice.contradictions, rule)
     contradictions = list(choice.contradictions)
     if choice.sheet is not None and choice.sheet.name != chosen.name:
-        contradictions.append(f"this is no {chosen.name}: what the device shows fits the {choice.sheet.name} sheet")
+        shows = f"this is no {chosen.name}: what the device shows fits the {choice.sheet.name} sheet"
+        belied = f"PCI id: that of the {choice.sheet.name} sheet, not of {chosen.name}"
+        contradictions.append(shows if choice.silicon_agrees else belied)
     why = f"named by --against; the device itself shows: {'; '.join(choice.evidence)}"
     return judge(taken, chosen, (why,), contradictions, rule)
 

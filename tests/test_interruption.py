@@ -164,7 +164,8 @@ def test_two_hundred_runs_killed_at_random_moments_lose_nothing_finished(tmp_pat
         metrics = [METRICS[name] for name in run["finished"]]
         assert kept.rounds().groupby("metric").size().reindex(metrics).tolist() == rounds[metrics].tolist()
         assert {(metric, "cuda c++", None) for metric in metrics[:-1]} <= resume.done(path)
-        assert not kept.ended or len(metrics) == 5  # its last lines were written, and the process not yet gone
+        # Its last line may be written while pytest has not yet told of the last benchmark, and the process is not gone.
+        assert not kept.ended or set(kept.rounds()["metric"]) == set(rounds.index)
     finished = [len(run["finished"]) for run in killed]
     assert min(finished) == 0
     assert max(finished) >= 4

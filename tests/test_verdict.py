@@ -68,6 +68,12 @@ def test_an_h20_sold_as_an_h100_is_held_against_what_it_is_sold_as(judged: Judge
     assert judgement.summary.startswith("NVIDIA H100 80GB HBM3 is no H100-SXM, its silicon is that of H20: below: ")
     assert {of(judgement, name).verdict for name in ("count.sm", "tensor.bf16", "vector.fp64")} == {"below"}
     assert any("by its silicon it could be H20" in line for line in judgement.choice)
+    named = judged("H20", **H20 | {"name": "NVIDIA H100 80GB HBM3", "pci_device_id": "10de:2330"})
+    assert of(named, "tensor.bf16").verdict == "conforms"
+    identity = [finding.text for finding in named.findings if finding.code == "identity"]
+    assert "PCI id: that of the H100-SXM sheet, not of H20" in identity
+    said = "NVIDIA H100 80GB HBM3 has H20 silicon under a label that does not match"
+    assert named.summary.split(";")[0] == said
 
 
 def test_an_id_on_no_sheet_is_said_shortly(judged: Judged) -> None:
