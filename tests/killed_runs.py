@@ -49,9 +49,11 @@ def measure(path: Path, pipe: int) -> None:
     os._exit(int(code))
 
 
-def run(path: Path, finished: int | None = None, then_s: float = 0) -> dict[str, object]:
-    """One run, killed `then_s` after it has finished so many benchmarks (None: all), unless it has ended by then."""
+def run(path: Path, finished: int | None = None, share: float = 0, benchmark_s: float = 0) -> dict[str, object]:
+    """One run, killed when it has finished so many benchmarks (None: all) and a `share` of the time that one of them
+    takes has passed, unless it has ended by then. `benchmark_s`: that time, where none has finished."""
     source, pipe = os.pipe()
+    started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(source)
@@ -59,24 +61,25 @@ def run(path: Path, finished: int | None = None, then_s: float = 0) -> dict[str,
     os.close(pipe)
     with os.fdopen(source) as said:
         names = list(itertools.islice(said, finished))
-        time.sleep(then_s)
+        if names:
+            benchmark_s = (time.monotonic() - started) / len(names)
+        time.sleep(share * benchmark_s)
         os.kill(child, signal.SIGKILL)  # not waited for yet: it is still this process's child, if only a dead one
         names += said
     _, status = os.waitpid(child, 0)
-    return {"record": str(path), "finished": "".join(names).split(), "killed": os.WIFSIGNALED(status)}
+    told = "".join(names).split()
+    return {"record": str(path), "finished": told, "killed": os.WIFSIGNALED(status), "benchmark_s": benchmark_s}
 
 
 def main() -> None:
     folder, count, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
-    started = time.monotonic()
-    whole = run(folder / "whole.jsonl")
+    last = whole = run(folder / "whole.jsonl")
     print(json.dumps(whole), flush=True)
     benchmarks = len(whole["finished"])
-    benchmark_s = (time.monotonic() - started) / benchmarks
-    # By what a run has done, not by the clock alone: a host that is slower than a minute ago would be killed early.
+    # By what a run has done and how fast it was, not by the clock: the host is faster and slower from minute to minute.
     for number in range(count):
-        killed = run(folder / f"{number}.jsonl", rng.randrange(benchmarks), rng.uniform(0, benchmark_s))
-        print(json.dumps(killed), flush=True)
+        last = run(folder / f"{number}.jsonl", rng.randrange(benchmarks), rng.random(), last["benchmark_s"])
+        print(json.dumps(last), flush=True)
 
 
 if __name__ == "__main__":
