@@ -60,7 +60,7 @@ def audit(record: str | None, since: str | None, device: int, out: Path, limiter
     from . import record as records
     from .audit import LIMITS, of_record, overall
     from .sheets import SheetError
-    from .verify import VerifyError, choose_sheet, record_path
+    from .verify import VerifyError, choose, choose_sheet, record_path
 
     try:
         earlier = None if since is None else records.read(record_path(since))  # before measuring, not after
@@ -75,7 +75,7 @@ def audit(record: str | None, since: str | None, device: int, out: Path, limiter
     except (records.RecordError, VerifyError) as error:
         fail(str(error))
     try:
-        sheet = choose_sheet(taken, None)
+        sheet = choose_sheet(choose(taken), None)
     except SheetError:  # an unknown part has claims too
         sheet = None
     rows = of_record(taken, sheet)

@@ -100,7 +100,7 @@ def rules(name: str | None, record: str | None, as_json: bool) -> None:
     """Export-control arithmetic, not legal advice: TPP, performance density, bandwidths against each rule.
 
     For a sheet, from its published figures and from its silicon at maximum clock; with --record, from what was
-    measured (NAME is then the sheet that gives the die area; default: the one that fits).
+    measured (NAME is then the sheet that gives the die area; default: that of the PCI id).
 
     Exit codes: 0 computed, 2 bad input. No threshold changes them.
     """

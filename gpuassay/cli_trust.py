@@ -61,7 +61,7 @@ def judge(file: str, against: str, require: str, confidence: float, guard: float
 
 @click.command()
 @click.argument("records", nargs=-1, required=True, metavar="RECORD...")
-@click.option("--against", metavar="SHEET", help="The sheet of all these parts. Default: the one that fits each.")
+@click.option("--against", metavar="SHEET", help="The sheet of all these parts. Default: each that of its PCI id.")
 @click.option("--single-board", is_flag=True, help="Accept one board alone; parts like it are then judged by it.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="A new file, not standard output."
@@ -87,9 +87,10 @@ def calibrate(records: tuple[str, ...], against: str | None, single_board: bool,
     try:
         for name in records:
             taken = record.read(record_path(name))
-            sheet, shown = choose_sheet(taken, against), choose(taken)
-            if against is None and not shown.silicon_agrees:
-                fail(f"{name} is of no known-good {sheet.name}: {'; '.join(shown.contradictions)}")
+            choice = choose(taken)
+            sheet = choose_sheet(choice, against)
+            if against is None and not choice.silicon_agrees:
+                fail(f"{name} is of no known-good {sheet.name}: {'; '.join(choice.contradictions)}")
             pairs.append((taken, sheet, limit_shares(taken, sheet)))
         document = collect(pairs, single_board=single_board)
     except (record.RecordError, sheets.SheetError, CalibrationError, VerifyError) as error:

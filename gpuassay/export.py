@@ -19,7 +19,7 @@ PASSED, FAILED = ("conforms",), ("below", "above")
 
 
 def in_toto(record_path: Path) -> dict[str, Any]:
-    """An unsigned in-toto statement about the record, with the verdicts by the sheet that fits it.
+    """An unsigned in-toto statement about the record, with the verdicts by the sheet of its PCI id.
 
     Raises record.RecordError, verify.VerifyError, seal.SealError.
     """

@@ -31,8 +31,9 @@ SCHEMA = "gpuassay.judgement/1"
 DOUBTS = ("clocks-disagree", "other-process", "too-hot")
 # ... and one that leaves a shown capability standing: where the CUDA C++ kernel reaches the limit, a slower Numba twin
 # says something of its compiler. Only a shortfall, or an excess, that one toolchain alone shows is in doubt.
-# So does a virtual GPU: what a profile or another guest takes is no fault of the part.
-DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree", "virtual-gpu")
+DOUBTS_OF_DIFFERENCES = (*DOUBTS, "toolchains-disagree")
+# Of a virtual GPU only a shortfall is: what another guest takes is no fault of the part, and nobody gives it more.
+DOUBTS_OF_SHORTFALLS = (*DOUBTS_OF_DIFFERENCES, "virtual-gpu")
 
 MIG = "a MIG instance, and the sheet speaks of the whole part"
 
@@ -264,20 +265,12 @@ def _doubted(verdict: Verdict, findings: list[Finding]) -> Verdict:
     def cause(codes: tuple[str, ...]) -> str | None:
         return next((f.text for f in findings if f.code in codes and f.metric in (None, verdict.metric)), None)
 
-    always, of_differences = cause(DOUBTS), cause(DOUBTS_OF_DIFFERENCES)
-    words: dict[str, Word] = {}
-    for name in ("verdict", "delivered_verdict"):
-        word = getattr(verdict, name)
-        doubted = (always and word == "conforms") or (of_differences and word in ("below", "above"))
-        words[name] = "inconclusive" if doubted else word
-    if words["verdict"] == verdict.verdict and words["delivered_verdict"] == verdict.delivered_verdict:
+    doubts = {"conforms": cause(DOUBTS), "above": cause(DOUBTS_OF_DIFFERENCES), "below": cause(DOUBTS_OF_SHORTFALLS)}
+    changed = {name: why for name in ("verdict", "delivered_verdict") if (why := doubts.get(getattr(verdict, name)))}
+    if not changed:
         return verdict
-    return replace(
-        verdict,
-        verdict=words["verdict"],
-        delivered_verdict=words["delivered_verdict"],
-        reason=f"{always or of_differences}; {verdict.reason}",
-    )
+    words: dict[str, Any] = dict.fromkeys(changed, "inconclusive")
+    return replace(verdict, **words, reason=f"{next(iter(changed.values()))}; {verdict.reason}")
 
 
 def _not_measured(metric: Metric, sheet: Sheet, reason: str) -> Verdict:

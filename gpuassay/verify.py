@@ -165,13 +165,13 @@ def log_tail(log: Path) -> str:
 
 
 def judge_record(path: Path, against: str | None, rule: Rule | None = None) -> Judgement:
-    """Reads a record and judges it by `rule` against the named sheet, or against the one that fits the device.
+    """Reads a record and judges it by `rule` against the named sheet, or against that of its PCI id.
 
     Raises record.RecordError, sheets.SheetError.
     """
     taken = record.read(path)
     choice = choose(taken)
-    chosen = choose_sheet(taken, against)
+    chosen = choose_sheet(choice, against)
     if against is None:
         return judge(taken, chosen, choice.evidence, choice.contradictions, rule)
     contradictions = list(choice.contradictions)
@@ -183,11 +183,10 @@ def judge_record(path: Path, against: str | None, rule: Rule | None = None) -> J
     return judge(taken, chosen, (why,), contradictions, rule)
 
 
-def choose_sheet(taken: record.Record, against: str | None) -> sheets.Sheet:
-    """The named sheet, or the one that fits the record's device. Raises sheets.SheetError where none does."""
+def choose_sheet(choice: sheets.Choice, against: str | None) -> sheets.Sheet:
+    """The named sheet, or the chosen one. Raises sheets.SheetError where none was."""
     if against is not None:
         return sheets.load(against)
-    choice = choose(taken)
     if choice.sheet is None:
         why = "; ".join(line for line in choice.evidence if not line.endswith((": agrees", ": decides nothing")))
         raise sheets.SheetError(

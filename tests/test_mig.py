@@ -155,4 +155,7 @@ def test_a_virtual_gpu_is_not_accused_of_what_its_profile_lacks(judged: Callable
 
 
 def test_what_a_virtual_gpu_reaches_counts(judged: Callable[..., Judgement]) -> None:
+    uncapped = judged("H20", **HALF | {"sm_count": 78, "pci_device_id": "10de:2329"})
+    assert {v.metric: v.verdict for v in uncapped.verdicts}["tensor.bf16"] == "above"
+    assert uncapped.overall == "does not conform"
     assert judged(**HALF, sm_count=78).overall == "does not conform"  # its SMs are the part's

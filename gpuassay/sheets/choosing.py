@@ -30,7 +30,7 @@ class Choice:
     sheet: Sheet | None
     evidence: list[str]
     contradictions: list[str]
-    silicon_agrees: bool = True
+    silicon_agrees: bool
 
 
 class _Item(NamedTuple):
@@ -170,13 +170,15 @@ def choose(
         evidence += [item.line for item in device.silicon(subject)]
         if chosen or owner or pci is None or not candidates:  # an id on no sheet is said once
             evidence.append(device.identified(subject).line)
+    silicon_agrees = True
     if owner is not None and owner not in candidates:
         contradictions += [item.line for item in device.silicon(owner) if item.agrees is False]
+        silicon_agrees = not contradictions
         if owner not in subjects:
             evidence += [item.line for item in device.silicon(owner)]
         if chosen is None:
             evidence.append(f"sheet: none, because the PCI id {pci} stands for another part than {owner.name} as well")
-        elif contradictions:
+        elif not silicon_agrees:
             evidence.append(f"sheet: {owner.name}, because the PCI id {pci} is its own, not because of the silicon")
         if fitting:
             evidence.append(f"candidates: by its silicon it could be {fitting}")
@@ -201,7 +203,7 @@ def choose(
         evidence.append(line)
         if against:
             contradictions.append(line)
-    return Choice(chosen, evidence, contradictions, silicon_agrees=owner is None or owner in candidates)
+    return Choice(chosen, evidence, contradictions, silicon_agrees)
 
 
 def _nearest(device: _Device, sheets: list[Sheet]) -> list[Sheet]:
