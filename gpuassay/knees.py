@@ -149,4 +149,6 @@ def _gradual(ratio: NDArray[Any]) -> NDArray[Any]:
     from scipy.special import lambertw
 
     x = np.maximum(ratio, 1.0)
-    return np.asarray(np.where(ratio > 1, 1 + lambertw(-x * np.exp(-x)).real / x, 0.0))
+    # SciPy's W0 is nan as near to its branch point as that; there m is 2 (x - 1), but for the square of x - 1.
+    near = x < 1 + 1e-6
+    return np.asarray(np.where(near, 2 * (x - 1), 1 + lambertw(-x * np.exp(-x)).real / x))
